@@ -1,0 +1,1 @@
+"""Self-aligned, executed instruction data as a Ray batch job; read `pipeline.py` first."""

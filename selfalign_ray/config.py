@@ -1,0 +1,122 @@
+"""The whole run's settings: one field a group of conf/, one dataclass a section.
+
+The numbers live in conf/ alone; a dataclass carries type, unit, meaning and check (settings.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from selfalign_ray.engine.config import EngineConfig, ModelConfig
+from selfalign_ray.errors import UserError
+from selfalign_ray.hops.config import RecipeConfig
+from selfalign_ray.report.config import ReportConfig
+from selfalign_ray.sandbox.config import SandboxConfig
+from selfalign_ray.seeds.config import (
+    FolderSource,
+    InstalledSource,
+    SeedsConfig,
+    SourceConfig,
+)
+from selfalign_ray.selection.config import SelectionConfig
+from selfalign_ray.settings import check, setting
+from selfalign_ray.validation.config import ValidationConfig
+
+
+@dataclass(kw_only=True)
+class ClusterConfig:
+    """The Ray cluster that the run uses."""
+
+    address: str | None = setting(decides=False)  # null: RAY_ADDRESS, else a local Ray
+    num_cpus: int | None = setting(ge=1, decides=False)  # of a local Ray; null: as the machine has
+    object_store_mb: int | None = setting(ge=80, decides=False)  # of a local Ray; null: Ray decides
+    progress_seconds: float = setting(gt=0, decides=False)  # between lines where no terminal is
+
+
+@dataclass(kw_only=True)
+class StagesConfig:
+    """How far the run goes."""
+
+    until: str | None = setting(decides=False)  # the last stage or hop to run; null: all
+    rows_per_file: int = setting(ge=1, decides=False)  # at least, in a saved stage
+
+
+@dataclass(kw_only=True)
+class StartConfig:
+    """Entering the pipeline in the middle, with rows made elsewhere."""
+
+    stage: str | None  # the first stage or hop to run
+    rows: str | None  # glob of JSONL or Parquet files with that stage's columns
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """What `selfalign` composes from conf/run.yaml."""
+
+    run_seed: int  # keys every random choice, with the row's id
+    runs_root: str = setting(decides=False)  # folder of all runs; shared and absolute on a cluster
+    name: str = setting(decides=False)  # of the run; the same name goes on with the same run
+    run_dir: str = setting(decides=False)  # runs_root/name
+    source: SourceConfig
+    seeds: SeedsConfig
+    recipe: RecipeConfig
+    model: ModelConfig
+    engine: EngineConfig
+    sandbox: SandboxConfig
+    validation: ValidationConfig
+    selection: SelectionConfig
+    report: ReportConfig
+    cluster: ClusterConfig
+    stages: StagesConfig
+    start: StartConfig
+
+
+SCHEMAS = {
+    (None, "run_schema"): RunConfig,
+    ("source", "installed_schema"): InstalledSource,
+    ("source", "folder_schema"): FolderSource,
+    ("seeds", "schema"): SeedsConfig,
+    ("recipe", "schema"): RecipeConfig,
+    ("model", "schema"): ModelConfig,
+    ("engine", "schema"): EngineConfig,
+    ("sandbox", "schema"): SandboxConfig,
+    ("validation", "schema"): ValidationConfig,
+    ("selection", "schema"): SelectionConfig,
+    ("report", "schema"): ReportConfig,
+    ("cluster", "schema"): ClusterConfig,
+}
+
+
+def register_schemas() -> None:
+    """Tells Hydra the type of each group, so that a misspelt or ill-typed key fails at start."""
+    store = ConfigStore.instance()
+    for (group, name), node in SCHEMAS.items():
+        store.store(group=group, name=name, node=node)
+
+
+def conf_dir() -> str:
+    """The folder conf/, absolute: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    packaged = package / "conf"
+    return str(packaged if packaged.is_dir() else package.parent / "conf")
+
+
+def typed(composed: Any) -> RunConfig:
+    """The composed config as dataclasses, checked.
+
+    Raises:
+        UserError: a value is missing, has another type or cannot be, under its full key.
+    """
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'config'}: {error.msg or error}") from error
+    assert isinstance(config, RunConfig)
+    check(config)
+    return config

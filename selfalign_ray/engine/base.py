@@ -1,0 +1,76 @@
+"""The one signature behind which every engine stands: a prompt in, all its samples out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How samples are drawn for one prompt."""
+
+    temperature: float  # 0 is greedy
+    top_p: float
+    n: int  # samples
+    max_tokens: int  # of text, per sample
+    stop: tuple[str, ...]  # strings that end a sample and are cut off
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What one hop asks for one row."""
+
+    row: dict[str, Any]  # the row as the hop's template saw it
+    hop: str
+    token_ids: list[int]
+    sampling: Sampling
+    seed: int  # sample i is drawn with seed + i
+    priority: int  # lower goes first: a deeper hop before a shallower one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """One sample, unparsed."""
+
+    text: str
+    finish_reason: str  # stop: a stop string or the model's end; length: max_tokens
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """All samples of one prompt, in sample order."""
+
+    texts: list[Text]
+    prompt_tokens: int
+    cached_tokens: int  # of the prompt, from the prefix cache
+
+
+class PromptRefusedError(Exception):
+    """The engine does not take this prompt; other prompts are not concerned."""
+
+
+class EngineDiedError(Exception):
+    """The engine is gone with everything in flight; only a new one can go on."""
+
+
+class Engine(Protocol):
+    """Turns prompts into texts."""
+
+    model: str  # as rows record it
+    max_model_len: int  # tokens of prompt and text together
+
+    def encode(self, text: str) -> list[int]:
+        """The prompt's tokens."""
+
+    async def generate(self, prompt: Prompt) -> Generation:
+        """All samples of a prompt.
+
+        Raises:
+            PromptRefusedError: for this prompt only.
+            EngineDiedError: for every prompt from now on.
+        """
+
+    def close(self) -> None:
+        """Frees the engine; what is in flight raises EngineDiedError."""

@@ -1,0 +1,71 @@
+"""The stand-in engine: worked examples instead of a model, for tests and dry runs.
+
+It answers a prompt with what one of the few-shot examples answers, picked by the row's id, and
+spoils some samples, so that every stage has something to keep and something to drop. Rows say
+`model: standin`, and reports say so first: what it makes is no result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from selfalign_ray.engine.base import Generation, Prompt, Text
+from selfalign_ray.hops.config import RecipeConfig
+from selfalign_ray.hops.prompt import HopPrompt
+from selfalign_ray.hops.shots import Example
+from selfalign_ray.ids import keyed_int
+
+STANDIN = "standin"
+_CHARACTERS_PER_TOKEN = 4  # about that of English and code; sets the sizes of prompts
+
+
+class StandinEngine:
+    """Deterministic texts; sampling settings decide nothing but their number."""
+
+    def __init__(self, recipe: RecipeConfig, examples: Sequence[Example], seconds: float) -> None:
+        self.model = STANDIN
+        self.max_model_len = 1 << 20
+        self._examples = list(examples)
+        self._seconds = seconds
+        self._prompts = {
+            name: HopPrompt(name, hop, examples) for name, hop in recipe.hops.items()
+        }
+
+    def encode(self, text: str) -> list[int]:
+        return [0] * (len(text) // _CHARACTERS_PER_TOKEN)
+
+    async def generate(self, prompt: Prompt) -> Generation:
+        await asyncio.sleep(self._seconds)
+        texts = [self._text(prompt, index) for index in range(prompt.sampling.n)]
+        return Generation(
+            texts=[
+                Text(text=text, finish_reason="stop", output_tokens=len(self.encode(text)))
+                for text in texts
+            ],
+            prompt_tokens=len(prompt.token_ids),
+            cached_tokens=0,
+        )
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _text(self, prompt: Prompt, index: int) -> str:
+        hop = self._prompts[prompt.hop]
+        # The seed of a prompt is its row's: the same row asks for the same example again.
+        number = keyed_int(32, prompt.seed, STANDIN) % len(self._examples)
+        text = hop.output(self._examples[number]).rstrip()
+        if prompt.hop == "instruction":
+            # As many instructions as rows, however few the examples are.
+            text += f" (variant {prompt.seed:012x})"
+        if prompt.hop == "responses":
+            text = _spoilt(text, keyed_int(32, prompt.seed + index, STANDIN, "spoil") % 4)
+        prefix = hop.prefix(prompt.row)
+        return text.removeprefix(prefix)
+
+
+def _spoilt(text: str, way: int) -> str:
+    """A sample of four is spoilt in one of two ways; the others are as the example has them."""
+    if way == 0:
+        return text.replace("return ", "return not ")
+    return text

@@ -1,0 +1,67 @@
+"""Prompts: a hop's templates over shots and a row."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from selfalign_ray.errors import UserError
+from selfalign_ray.hops.config import HopConfig
+from selfalign_ray.hops.shots import Example
+
+_CALL = re.compile(r"`([A-Za-z_]\w*)\s*[(`]")
+
+
+def called_name(instruction: str) -> str:
+    """The name that an instruction gives first, as `name(...)` or `name`; empty where none."""
+    found = _CALL.search(instruction)
+    return found.group(1) if found else ""
+
+
+class HopPrompt:
+    """The compiled templates of one hop."""
+
+    def __init__(self, name: str, hop: HopConfig, examples: Sequence[Example]) -> None:
+        """Compiles the templates and renders each example once.
+
+        Raises:
+            UserError: a template does not parse, or names a field that is not there.
+        """
+        environment = ImmutableSandboxedEnvironment(
+            undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+        )
+        environment.filters["called_name"] = called_name
+        self._templates: dict[str, Template] = {}
+        for field in ("preamble", "header", "input", "output", "prefix"):
+            try:
+                self._templates[field] = environment.from_string(getattr(hop, field))
+                for example in examples:
+                    self._render(field, 1, dataclasses.asdict(example))
+            except TemplateError as error:
+                raise UserError(f"recipe.hops.{name}.{field}: {error}") from error
+
+    def prompt(self, row: Mapping[str, Any], shots: Sequence[Example]) -> str:
+        """Everything the model continues, its forced start included."""
+        parts = [self._render("preamble", 0, row)]
+        for index, shot in enumerate(shots, start=1):
+            fields = dataclasses.asdict(shot)
+            parts += [self._render(field, index, fields) for field in ("header", "input", "output")]
+        last = len(shots) + 1
+        parts += [self._render(field, last, row) for field in ("header", "input", "prefix")]
+        return "".join(parts)
+
+    def prefix(self, row: Mapping[str, Any]) -> str:
+        """The forced start of the text."""
+        return self._render("prefix", 1, row)
+
+    def output(self, example: Example) -> str:
+        """What an example answers, whole."""
+        return self._render("output", 1, dataclasses.asdict(example))
+
+    def _render(self, field: str, index: int, fields: Mapping[str, Any]) -> str:
+        return self._templates[field].render(index=index, **fields)

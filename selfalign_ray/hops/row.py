@@ -1,0 +1,212 @@
+"""All hops of a row as one coroutine: prompt, generate, parse, and on to the next.
+
+Many rows run at once on one engine; each is at a hop of its own, so no barrier drains the batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from selfalign_ray.engine.base import (
+    Engine,
+    EngineDiedError,
+    Generation,
+    Prompt,
+    PromptRefusedError,
+    Sampling,
+)
+from selfalign_ray.hops.config import HOP_NAMES, HopConfig, RecipeConfig, SamplingConfig
+from selfalign_ray.hops.parse import parse_concepts, parse_instruction, parse_response
+from selfalign_ray.hops.prompt import HopPrompt
+from selfalign_ray.hops.shots import Example, ShotSets
+from selfalign_ray.ids import keyed_int, keyed_random
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+_SEED_BITS = 48  # of a sampling seed; below every engine's 63, with room for + sample_index
+
+
+class RowHops:
+    """Takes rows through some of the recipe's hops, one after the other."""
+
+    def __init__(
+        self,
+        recipe: RecipeConfig,
+        names: Sequence[str],
+        *,
+        examples: Sequence[Example],
+        engine: Engine,
+        run_seed: int,
+    ) -> None:
+        """Prepares prompts and shot sets.
+
+        Args:
+            recipe: the section `recipe`.
+            names: which of its hops to run, in order.
+            examples: the few-shot pool.
+            engine: what turns prompts into texts.
+            run_seed: with `seed_id`, keys shots, draws and sampling seeds.
+
+        Raises:
+            UserError: a template is wrong, or the pool is too small.
+        """
+        self._recipe, self._engine, self._run_seed = recipe, engine, run_seed
+        self._hops = [
+            HopShots(name, recipe.hops[name], examples=examples, run_seed=run_seed)
+            for name in names
+        ]
+
+    async def run(self, row: Row) -> Row:
+        """The row after its last hop, or after the one that set its drop_reason.
+
+        Drop reasons: prompt_too_long, prompt_refused, hop_failed (with `error`), and per hop
+        concepts_unfinished, no_concepts, instruction_unfinished, no_instruction,
+        instruction_too_long, no_executable_sample.
+
+        Raises:
+            EngineDiedError: the engine is gone; the row is as it was.
+        """
+        row = {**row, "hops": list(row.get("hops") or []), "model": self._engine.model}
+        for hop in self._hops:
+            if row["drop_reason"] is not None:
+                break
+            try:
+                row = await self._step(hop, row)
+            except EngineDiedError:
+                raise
+            except PromptRefusedError as error:
+                row = {**row, "drop_reason": "prompt_refused", "error": f"{hop.name}: {error}"}
+            except Exception as error:
+                # One row's failure is one row's: kept with its error, and the run goes on.
+                log.exception("row %s: hop %s failed", row["row_id"], hop.name)
+                text = f"{hop.name}: {type(error).__name__}: {error}"
+                row = {**row, "drop_reason": "hop_failed", "error": text}
+        return row
+
+    async def _step(self, hop: HopShots, row: Row) -> Row:
+        if hop.name == "instruction":
+            row = {**row, **self._draws(row["seed_id"])}
+        view = _view(row)
+        shot_set, shots = hop.shot_sets.of(row["seed_id"])
+        shots, token_ids = self._fit(hop, view, shots)
+        if token_ids is None:
+            return {**row, "drop_reason": "prompt_too_long"}
+        seed = keyed_int(_SEED_BITS, self._run_seed, "sampling", hop.name, row["seed_id"])
+        began = time.monotonic()
+        made = await self._engine.generate(
+            Prompt(
+                row=view,
+                hop=hop.name,
+                token_ids=token_ids,
+                sampling=hop.sampling,
+                seed=seed,
+                priority=-HOP_NAMES.index(hop.name),
+            )
+        )
+        prefix = hop.prompt.prefix(view)
+        texts = [prefix + sample.text for sample in made.texts]
+        cost = {
+            "hop": hop.name,
+            "text": texts[0] if hop.name != "responses" else None,
+            "finish_reason": made.texts[0].finish_reason if hop.name != "responses" else None,
+            "shot_set": shot_set,
+            "shots": len(shots),
+            "prompt_tokens": made.prompt_tokens,
+            "cached_tokens": made.cached_tokens,
+            "output_tokens": sum(sample.output_tokens for sample in made.texts),
+            "seconds": time.monotonic() - began,
+        }
+        return {**row, "hops": [*row["hops"], cost], **self._parse(hop.name, made, texts, seed)}
+
+    def _draws(self, seed_id: str) -> dict[str, str]:
+        """What a row's instruction has to be; by its id, so that a rerun asks for the same."""
+        rng = keyed_random(self._run_seed, "instruction", seed_id)
+        return {
+            "kind": rng.choice(self._recipe.kinds),
+            "difficulty": rng.choice(self._recipe.difficulties),
+        }
+
+    def _fit(
+        self, hop: HopShots, view: Row, shots: list[Example]
+    ) -> tuple[list[Example], list[int] | None]:
+        """The prompt's tokens with as many of the shots as leave room for the text.
+
+        The last shots give way first, so that what is left is still a shared prefix.
+        """
+        room = self._engine.max_model_len - hop.sampling.max_tokens
+        for count in range(len(shots), -1, -1):
+            token_ids = self._engine.encode(hop.prompt.prompt(view, shots[:count]))
+            if len(token_ids) <= room:
+                return shots[:count], token_ids
+        return [], None
+
+    def _parse(self, hop: str, made: Generation, texts: list[str], seed: int) -> Row:
+        if hop == "responses":
+            return self._parse_samples(made, texts, seed)
+        if made.texts[0].finish_reason != "stop":
+            return {"drop_reason": f"{hop}_unfinished"}
+        if hop == "concepts":
+            concepts = parse_concepts(texts[0])
+            return {"concepts": concepts or None, "drop_reason": None if concepts else "no_concepts"}
+        instruction, reason = parse_instruction(texts[0], self._recipe.max_instruction_words)
+        return {"instruction": instruction, "drop_reason": reason}
+
+    def _parse_samples(self, made: Generation, texts: list[str], seed: int) -> Row:
+        samples = []
+        for index, (drawn, text) in enumerate(zip(made.texts, texts, strict=True)):
+            parsed = parse_response(text, self._recipe.tests_heading)
+            finished = drawn.finish_reason == "stop"
+            samples.append(
+                {
+                    "sample_index": index,
+                    "sampling_seed": seed + index,
+                    "text": text,
+                    "finish_reason": drawn.finish_reason,
+                    "output_tokens": drawn.output_tokens,
+                    "code": parsed.code,
+                    "tests": parsed.tests,
+                    "drop_reason": parsed.drop_reason if finished else "unfinished",
+                }
+            )
+        kept = any(sample["drop_reason"] is None for sample in samples)
+        return {"samples": samples, "drop_reason": None if kept else "no_executable_sample"}
+
+
+class HopShots:
+    """What one hop needs for any row: templates, shots, sampling."""
+
+    def __init__(
+        self, name: str, hop: HopConfig, *, examples: Sequence[Example], run_seed: int
+    ) -> None:
+        self.name = name
+        self.prompt = HopPrompt(name, hop, examples)
+        self.sampling = sampling_of(hop.sampling)
+        self.shot_sets = ShotSets(
+            examples,
+            hop=name,
+            names=hop.examples,
+            shots=hop.shots,
+            sets=hop.shot_sets,
+            run_seed=run_seed,
+        )
+
+
+def sampling_of(config: SamplingConfig) -> Sampling:
+    """The engine's form of a hop's sampling."""
+    return Sampling(
+        temperature=config.temperature,
+        top_p=config.top_p,
+        n=config.n,
+        max_tokens=config.max_tokens,
+        stop=tuple(config.stop),
+    )
+
+
+def _view(row: Row) -> Row:
+    """What templates see of a row: the names that examples use too."""
+    names = ("concepts", "kind", "difficulty", "instruction")
+    return {"snippet": row["seed"], **{name: row.get(name) for name in names}}

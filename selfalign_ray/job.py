@@ -1,0 +1,118 @@
+"""One job on the driver: Ray, logs, display, the pipeline, the report."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.data import DataContext
+
+from selfalign_ray import pipeline
+from selfalign_ray.config import ClusterConfig, RunConfig
+from selfalign_ray.engine.open import check_model
+from selfalign_ray.errors import UserError
+from selfalign_ray.report.report import Summary, report
+from selfalign_ray.sandbox.pool import Sandbox
+from selfalign_ray.watch.display import Display
+from selfalign_ray.watch.logs import setup_driver, setup_worker
+from selfalign_ray.watch.tally import start_tally, stop_tally
+
+log = logging.getLogger(__name__)
+
+# The least logical CPUs of a local Ray: a plan of three operators on two CPUs can wait for itself.
+_LEAST_CPUS = 4
+
+
+def run_job(cfg: RunConfig) -> Summary:
+    """Runs the pipeline and reports on it.
+
+    Raises:
+        UserError: a setting, path, model or machine does not do; said before Ray starts where it
+            can be known by then.
+    """
+    run_dir = Path(cfg.run_dir)
+    pipeline.check(cfg)
+    check_model(cfg.engine, cfg.model)
+    with _sole(run_dir):
+        setup_driver(run_dir)
+        log.info("run %s in %s", cfg.name, run_dir)
+        with _ray(cfg.cluster):
+            names = [stage.name for stage in pipeline.selected(cfg)]
+            with Display(names, cfg.cluster.progress_seconds) as display:
+                pipeline.run(cfg, display)
+            return report(cfg, run_dir, _sandbox(cfg, names))
+
+
+@contextlib.contextmanager
+def _sole(run_dir: Path) -> Iterator[None]:
+    """Holds the run_dir for this process.
+
+    Raises:
+        UserError: another run has it, or it cannot be a run_dir.
+    """
+    if not run_dir.is_absolute():
+        raise UserError(f"runs_root: must be absolute or relative to a folder; got {run_dir}")
+    if "/runtime_resources/" in str(run_dir):
+        raise UserError(
+            f"runs_root: {run_dir} lies in Ray's package cache, which goes with the job; give an "
+            "absolute folder on shared storage"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise UserError(f"run_dir: {run_dir} is in use by process {lock.read()}") from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextlib.contextmanager
+def _ray(cluster: ClusterConfig) -> Iterator[None]:
+    """A connection to the cluster, or a local Ray; one that was there before is left running."""
+    ours = not ray.is_initialized()
+    if ours:
+        address = cluster.address or os.environ.get("RAY_ADDRESS")
+        local: dict[str, Any] = {}
+        if not address:
+            cpus = cluster.num_cpus or max(_LEAST_CPUS, len(os.sched_getaffinity(0)))
+            megabytes = cluster.object_store_mb
+            local = {
+                "num_cpus": cpus,
+                "include_dashboard": False,
+                "object_store_memory": megabytes * 1024 * 1024 if megabytes else None,
+            }
+        ray.init(
+            address=address,
+            log_to_driver=False,  # records come through the tally; output of libraries does not
+            logging_level=logging.WARNING,
+            runtime_env={"worker_process_setup_hook": setup_worker},
+            **local,
+        )
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # the display shows what these would
+    context.print_on_execution_start = False
+    start_tally()
+    try:
+        yield
+    finally:
+        stop_tally()
+        if ours:
+            ray.shutdown()
+
+
+def _sandbox(cfg: RunConfig, names: list[str]) -> dict[str, Any] | None:
+    """What the sandbox enforces here, for the manifest; None where nothing was executed."""
+    if "execution" not in names:
+        return None
+    with Sandbox(cfg.sandbox) as sandbox:
+        return sandbox.describe()

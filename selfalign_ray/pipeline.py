@@ -1,0 +1,280 @@
+"""Self-align, top to bottom: read `stages` and you have read the pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ray.data import Dataset
+
+from selfalign_ray import schemas
+from selfalign_ray.config import RunConfig
+from selfalign_ray.errors import UserError
+from selfalign_ray.hops.generate import check_hop, generate
+from selfalign_ray.hops.shots import read_examples
+from selfalign_ray.seeds.functions import functions
+from selfalign_ray.seeds.quality import quality
+from selfalign_ray.seeds.read import read
+from selfalign_ray.seeds.sample import sample
+from selfalign_ray.seeds.unique import unique
+from selfalign_ray.selection.choose import choose
+from selfalign_ray.selection.duplicates import duplicates
+from selfalign_ray.selection.sanitise import sanitise
+from selfalign_ray.settings import deciding
+from selfalign_ray.stage import KEPT, Saved, Stage, fingerprint_of, now
+from selfalign_ray.start import read_rows
+from selfalign_ray.validation.execution import execution
+from selfalign_ray.validation.metrics import metrics
+from selfalign_ray.watch.display import Display
+from selfalign_ray.watch.tally import snapshot
+
+log = logging.getLogger(__name__)
+
+
+def stages() -> list[Stage]:
+    """Every stage in order; each gets the rows that the last saved one above it kept."""
+    return [
+        # Seeds: open-source files -> good functions. CPU only.
+        _stage("read", read, schemas.FILE, (), lambda c: [c.source, c.seeds.read]),
+        _stage("functions", functions, schemas.SEED, ("content",), lambda c: c.seeds.functions),
+        _stage(
+            "quality", quality, schemas.SEED, ("seed",), lambda c: c.seeds.quality, saves=True
+        ),
+        _stage("unique", unique, schemas.SEED, ("seed",), lambda c: c.seeds.unique, saves=True),
+        _stage("sample", sample, schemas.SEED, ("seed",), lambda c: c.seeds.sample, saves=True),
+        # Three hops of one model: seed -> concepts -> instruction -> n responses with tests.
+        _hop("concepts", ("seed",)),
+        _hop("instruction", ("concepts",)),
+        _hop("responses", ("instruction",), saves=True),
+        # Validation: every response runs in a sandbox, what passes is measured. CPU only.
+        _stage(
+            "execution",
+            execution,
+            schemas.EXECUTED,
+            ("instruction", "samples"),
+            lambda c: [c.sandbox, c.validation.execution],
+        ),
+        _stage(
+            "metrics",
+            metrics,
+            schemas.EXECUTED,
+            ("instruction", "samples", "verdicts"),
+            lambda c: c.validation.metrics,
+            saves=True,
+        ),
+        # Selection: one good response an instruction, nothing twice.
+        _stage(
+            "sanitise",
+            sanitise,
+            schemas.SELECTED,
+            ("instruction", "samples", "verdicts", "metrics"),
+            lambda c: [c.selection.sanitise, c.recipe.tests_heading],
+        ),
+        _stage("choose", choose, schemas.SELECTED, (), lambda c: c.selection.choose),
+        _stage(
+            "duplicates",
+            duplicates,
+            schemas.SELECTED,
+            ("instruction", "code"),
+            lambda c: c.selection.duplicates,
+            saves=True,
+        ),
+    ]
+
+
+def check(cfg: RunConfig) -> None:
+    """Finds, before any work, what is wrong with stages, examples and templates.
+
+    Raises:
+        UserError: with the key and what to do.
+    """
+    for stage in selected(cfg):
+        if stage.is_hop:
+            check_hop(cfg, stage.name)
+
+
+def run(cfg: RunConfig, display: Display) -> Saved:
+    """Runs the selected stages, less those that are done already.
+
+    Returns:
+        The last saved stage.
+
+    Raises:
+        UserError: the rows to start from do not fit, or no seed is left.
+    """
+    table = selected(cfg)
+    prints = fingerprints(table, cfg)
+    saved = {stage.name: Saved(Path(cfg.run_dir), stage.name) for stage in table}
+    for stage in table:
+        saved[stage.name].make_room(prints[stage.name])
+    done = [s.name for s in table if saved[s.name].is_complete(prints[s.name])]
+    rest = table[[s.name for s in table].index(done[-1]) + 1 :] if done else table
+    for name in done:
+        display.reused(name, (saved[name].manifest() or {})["rows"])
+    before = saved[done[-1]] if done else None
+    for group in _groups(rest):
+        before = _run_group(group, before, cfg, prints, display)
+    assert before is not None
+    return before
+
+
+def fingerprints(table: Sequence[Stage], cfg: RunConfig) -> dict[str, str]:
+    """For each stage, a hash of the settings that decide its rows and those of all above it."""
+    settings: list[Any] = [cfg.run_seed, deciding(cfg.start)]
+    prints = {}
+    for stage in table:
+        settings.append([stage.name, deciding(stage.decides(cfg))])
+        prints[stage.name] = fingerprint_of(settings)
+    return prints
+
+
+def _run_group(
+    group: list[Stage],
+    before: Saved | None,
+    cfg: RunConfig,
+    prints: dict[str, str],
+    display: Display,
+) -> Saved:
+    """Runs stages that stream into each other, and saves the last one's rows."""
+    last = group[-1]
+    target = Saved(Path(cfg.run_dir), last.name)
+    began, started = time.monotonic(), now()
+    waiting = None if before is None else (before.manifest() or {})["rows"][KEPT]
+    display.begin(last.name, waiting)
+    if before is None and cfg.start.stage:
+        rows = read_rows(cfg, group[0])
+    else:
+        rows = before.kept() if before is not None else None
+    counts_before = snapshot()
+    if waiting != 0:  # without a row there is nothing to load an engine for
+        for stage in _one_engine(group):
+            rows = stage.run(rows, cfg)  # type: ignore[arg-type]
+    counts = target.write(rows if waiting != 0 else None, last.gives, cfg.stages.rows_per_file)
+    seconds = time.monotonic() - began
+    target.finish(
+        {
+            "stage": last.name,
+            "stages": [stage.name for stage in group],
+            "fingerprint": prints[last.name],
+            "rows": counts,
+            "seconds": round(seconds, 3),
+            "started": started,
+            "finished": now(),
+            "figures": _difference(snapshot(), counts_before),
+        }
+    )
+    display.end(last.name, counts, seconds)
+    log.info("%s: %s in %.1f s", last.name, counts, seconds)
+    if not counts[KEPT] and last.gives in (schemas.FILE, schemas.SEED):
+        raise UserError(_no_seed(cfg, target, counts))
+    return target
+
+
+def selected(cfg: RunConfig) -> list[Stage]:
+    """The stages from `start.stage` to `stages.until`; the last of them saves.
+
+    Raises:
+        UserError: there is no such stage, or the two keys do not fit each other.
+    """
+    table = stages()
+    names = [stage.name for stage in table]
+    first = _index(names, cfg.start.stage, "start.stage") if cfg.start.stage else 0
+    last = _index(names, cfg.stages.until, "stages.until") if cfg.stages.until else len(names) - 1
+    if last < first:
+        raise UserError(
+            f"stages.until: {cfg.stages.until} comes before start.stage, {cfg.start.stage}"
+        )
+    if bool(cfg.start.stage) != bool(cfg.start.rows):
+        raise UserError("start: give both start.stage and start.rows, or neither")
+    if cfg.start.stage in ("read",):
+        raise UserError("start.stage: read takes a source, not rows; use source=folder")
+    *others, end = table[first : last + 1]
+    return [*others, dataclasses.replace(end, saves=True)]
+
+
+def _index(names: list[str], name: str, key: str) -> int:
+    sections = {"seeds": "sample", "hops": "responses", "validation": "metrics"}
+    name = sections.get(name, name)
+    if name not in names:
+        raise UserError(f"{key}: no stage {name!r}; the stages are {', '.join(names)}")
+    return names.index(name)
+
+
+def _groups(table: Sequence[Stage]) -> list[list[Stage]]:
+    """The stages in runs that end with one that saves."""
+    groups: list[list[Stage]] = [[]]
+    for stage in table:
+        groups[-1].append(stage)
+        if stage.saves:
+            groups.append([])
+    return [group for group in groups if group]
+
+
+def _one_engine(group: Sequence[Stage]) -> list[Stage]:
+    """The group with hops that follow each other as one stage: one engine serves them all."""
+    merged: list[Stage] = []
+    for is_hop, members in itertools.groupby(group, key=lambda stage: stage.is_hop):
+        found = list(members)
+        if is_hop:
+            run_all = partial(generate, hops=[stage.name for stage in found])
+            found = [dataclasses.replace(found[-1], run=run_all)]
+        merged += found
+    return merged
+
+
+def _stage(
+    name: str, run: Any, gives: Any, needs: tuple[str, ...], decides: Any, *, saves: bool = False
+) -> Stage:
+    return Stage(name=name, run=run, gives=gives, needs=needs, decides=decides, saves=saves)
+
+
+def _hop(name: str, needs: tuple[str, ...], *, saves: bool = False) -> Stage:
+    def decides(cfg: RunConfig) -> Any:
+        recipe = cfg.recipe
+        shown = repr(read_examples(recipe.examples)).encode()
+        common = [recipe.kinds, recipe.difficulties, recipe.max_instruction_words]
+        examples = hashlib.sha256(shown).hexdigest()
+        heading = recipe.tests_heading if name == "responses" else None
+        return [common, heading, examples, recipe.hops[name], cfg.model, cfg.engine]
+
+    run_one = partial(generate, hops=[name])
+    return Stage(
+        name=name,
+        run=run_one,
+        gives=schemas.HOPS,
+        needs=needs,
+        decides=decides,
+        saves=saves,
+        is_hop=True,
+    )
+
+
+def _difference(
+    after: dict[str, dict[str, float]], before: dict[str, dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """What was counted between two snapshots."""
+    found = {
+        stage: {
+            name: value - before.get(stage, {}).get(name, 0)
+            for name, value in amounts.items()
+            if value != before.get(stage, {}).get(name, 0)
+        }
+        for stage, amounts in after.items()
+    }
+    return {stage: amounts for stage, amounts in found.items() if amounts}
+
+
+def _no_seed(cfg: RunConfig, target: Saved, counts: dict[str, int]) -> str:
+    reasons = "\n".join(f"  {reason}: {count}" for reason, count in counts.items())
+    return (
+        f"source={cfg.source.kind}: no seed is left after the stage {target.name}:\n{reasons}\n"
+        "Give a larger source.limit or another source, or loosen the rules in seeds.quality. "
+        f"Every row with its reason is in {target.rows}"
+    )

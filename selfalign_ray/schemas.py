@@ -1,0 +1,163 @@
+"""The table that each saved stage writes: one pyarrow schema a stage, in pipeline order.
+
+A stage's output is checked against its schema before it is saved, so a column named here is the
+contract between two stages and the only place where it is spelled. Every schema begins with the
+columns of the one above it that live on; `drop_reason` is null while a row is kept.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+TEXTS = pa.list_(pa.string())
+
+# Where a row comes from: the same columns from the first read to the last write.
+ORIGIN = (
+    pa.field("row_id", pa.string(), nullable=False),  # of origin and content, ids.py
+    pa.field("source", pa.string(), nullable=False),  # the option of conf/source/ that read it
+    pa.field("repository", pa.string()),  # package or repository
+    pa.field("revision", pa.string()),  # package version, commit or data set revision
+    pa.field("path", pa.string(), nullable=False),  # of the file, inside the repository
+    pa.field("licenses", TEXTS),  # SPDX identifiers; empty where none was found
+    pa.field("file_id", pa.string()),  # of the file's bytes, ids.py; null where unreadable
+)
+DROP_REASON = pa.field("drop_reason", pa.string())  # why the row stops; null while it is kept
+
+# One row a file, as the readers give it.
+FILE = pa.schema(
+    [
+        *ORIGIN,
+        pa.field("bytes", pa.int64()),  # size of the file
+        pa.field("content", pa.string()),  # decoded; null where the file was dropped
+        DROP_REASON,
+    ]
+)
+
+# One row a function; a file without any is one row without a function.
+SEED = pa.schema(
+    [
+        *ORIGIN,
+        pa.field("function_index", pa.int32()),  # from 0 within its file; null: the whole file
+        pa.field("seed_id", pa.string()),  # of the seed's code, ids.py
+        pa.field("seed", pa.string()),  # the function, with the imports that it uses above it
+        pa.field("name", pa.string()),  # of the function
+        pa.field("line", pa.int32()),  # where the function begins in its file, from 1
+        DROP_REASON,
+    ]
+)
+
+# What one hop of one row cost, and what it said.
+HOP = pa.struct(
+    [
+        pa.field("hop", pa.string()),
+        pa.field("text", pa.string()),  # unparsed, with its forced start; null where n > 1
+        pa.field("finish_reason", pa.string()),  # stop, length or error; null where n > 1
+        pa.field("shot_set", pa.int32()),  # which of the hop's fixed sets, from 0
+        pa.field("shots", pa.int32()),  # in the prompt, after any that gave way to its length
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("cached_tokens", pa.int64()),  # of the prompt, served by the prefix cache
+        pa.field("output_tokens", pa.int64()),  # over all samples
+        pa.field("seconds", pa.float64()),  # from asking the engine to its last sample
+    ]
+)
+
+# One of the n responses to an instruction.
+SAMPLE = pa.struct(
+    [
+        pa.field("sample_index", pa.int32()),
+        pa.field("sampling_seed", pa.int64()),
+        pa.field("text", pa.string()),  # unparsed, with its forced start
+        pa.field("finish_reason", pa.string()),
+        pa.field("output_tokens", pa.int64()),
+        pa.field("code", pa.string()),  # the solution, out of its fence; null where there is none
+        pa.field("tests", pa.string()),  # the tests; null where there are none
+        pa.field("drop_reason", pa.string()),  # why the sample cannot be executed
+    ]
+)
+
+# `seed_id` is the row's identity from here on.
+HOPS = pa.schema(
+    [
+        *(field for field in SEED if field.name != "drop_reason"),
+        pa.field("concepts", TEXTS),
+        pa.field("kind", pa.string()),  # that the instruction asks for, of recipe.kinds
+        pa.field("difficulty", pa.string()),  # likewise, of recipe.difficulties
+        pa.field("instruction", pa.string()),
+        pa.field("samples", pa.list_(SAMPLE)),
+        pa.field("hops", pa.list_(HOP)),  # in the order they ran
+        pa.field("model", pa.string()),  # that wrote the row; "standin" is no model
+        pa.field("error", pa.string()),  # of the engine, where drop_reason says so
+        DROP_REASON,
+    ]
+)
+
+# What the sandbox found of one sample. A verdict that is null was never asked for.
+VERDICT = pa.struct(
+    [
+        pa.field("sample_index", pa.int32()),
+        pa.field("verdict", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("cpu_seconds", pa.float64()),
+        pa.field("wall_seconds", pa.float64()),
+        pa.field("peak_memory_bytes", pa.int64()),
+        pa.field("asserts_total", pa.int32()),
+        pa.field("asserts_run", pa.int32()),
+        pa.field("asserts_failed", pa.int32()),
+        pa.field("level", pa.string()),  # A to D, sandbox/
+        pa.field("policy", pa.string()),  # hash of what the sandbox enforced
+        pa.field("assurance", pa.string()),  # shared or split
+    ]
+)
+
+# Static measures of one passing sample. Null: could not be measured.
+METRICS = pa.struct(
+    [
+        pa.field("sample_index", pa.int32()),
+        pa.field("lines", pa.int32()),  # of code that are not blank
+        pa.field("imports", TEXTS),  # top-level modules that the code imports, sorted
+        pa.field("pep8_violations", pa.int32()),  # pycodestyle
+        pa.field("pep8_per_line", pa.float64()),
+        pa.field("type_coverage", pa.float64()),  # of parameters and returns; 1 where none is
+        pa.field("docstring_coverage", pa.float64()),  # of public definitions; 1 where none is
+        pa.field("complexity_max", pa.int32()),  # cyclomatic, of the worst function, radon
+        pa.field("complexity_mean", pa.float64()),
+        pa.field("asserts", pa.int32()),  # in the tests
+        pa.field("trivial_asserts", pa.int32()),  # of them, true whatever the solution does
+        pa.field("repeated_asserts", pa.int32()),  # of them, not trivial but word for word again
+        pa.field("gate", pa.string()),  # that refused the sample; null where none did
+    ]
+)
+
+EXECUTED = pa.schema(
+    [
+        *(field for field in HOPS if field.name != "drop_reason"),
+        pa.field("verdicts", pa.list_(VERDICT)),
+        pa.field("metrics", pa.list_(METRICS)),  # of the samples that passed
+        DROP_REASON,
+    ]
+)
+
+# The final texts of one sample that passed execution and every gate.
+SANITISED = pa.struct(
+    [
+        pa.field("sample_index", pa.int32()),
+        pa.field("instruction", pa.string()),  # ends with the tests in a share of the rows
+        pa.field("response", pa.string()),  # without the tests
+        pa.field("drop_reason", pa.string()),  # why the sample cannot be chosen
+    ]
+)
+
+# One row an instruction, with the response that was chosen.
+SELECTED = pa.schema(
+    [
+        *(field for field in EXECUTED if field.name != "drop_reason"),
+        pa.field("sanitised", pa.list_(SANITISED)),
+        pa.field("pass_rate", pa.float64()),  # of the samples that the sandbox did not fail on
+        pa.field("sample_index", pa.int32()),  # of the chosen sample, as all that follows
+        pa.field("final_instruction", pa.string()),  # `instruction`, perhaps with the tests
+        pa.field("response", pa.string()),  # sanitised
+        pa.field("code", pa.string()),  # as executed
+        pa.field("tests", pa.string()),  # as executed
+        DROP_REASON,
+    ]
+)

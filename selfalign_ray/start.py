@@ -1,0 +1,101 @@
+"""Entering the pipeline in the middle, with rows that were made elsewhere."""
+
+from __future__ import annotations
+
+import glob
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import Dataset
+
+from selfalign_ray.config import RunConfig
+from selfalign_ray.errors import UserError
+from selfalign_ray.hops.parse import parse_response
+from selfalign_ray.ids import content_id
+from selfalign_ray.stage import Stage
+
+Row = dict[str, Any]
+
+
+def read_rows(cfg: RunConfig, stage: Stage) -> Dataset:
+    """The rows of `start.rows` with the columns that `start.stage` needs.
+
+    Columns of ours that a row lacks are null, ids are made from content, and `response`, a text,
+    serves as the one sample where there is no column `samples`; `snippet` or `code` serves as
+    `seed`.
+
+    Raises:
+        UserError: no file fits, a file cannot be read, or a needed column is missing.
+    """
+    assert cfg.start.rows is not None
+    paths = sorted(glob.glob(cfg.start.rows, recursive=True))  # noqa: PTH207  a glob of any root
+    if not paths:
+        raise UserError(f"start.rows: no file fits {cfg.start.rows}")
+    parquet = [path for path in paths if path.endswith(".parquet")]
+    if parquet and len(parquet) != len(paths):
+        raise UserError("start.rows: give Parquet files or JSONL files, not both")
+    try:
+        ds = ray.data.read_parquet(paths) if parquet else ray.data.read_json(paths)
+        names = (ds.schema() or pa.schema([])).names
+    except (ray.exceptions.RayError, pa.ArrowInvalid, OSError) as error:
+        reason = str(getattr(error, "cause", error)).strip().splitlines()[0]
+        raise UserError(f"start.rows: cannot read {cfg.start.rows}: {reason}") from error
+    missing = [need for need in stage.needs if not _has(need, names)]
+    if missing:
+        raise UserError(
+            f"start.rows: {cfg.start.rows} lacks {', '.join(missing)}, which start.stage="
+            f"{stage.name} needs; it has {', '.join(names)}"
+        )
+    adopt = partial(
+        _adopt, stage=stage, source=Path(paths[0]).name, heading=cfg.recipe.tests_heading
+    )
+    return ds.map_batches(adopt, batch_format="pyarrow", batch_size=None)
+
+
+_OTHER_NAMES = {"seed": ("snippet", "code"), "samples": ("response",)}
+
+
+def _has(need: str, names: list[str]) -> bool:
+    return need in names or any(name in names for name in _OTHER_NAMES.get(need, ()))
+
+
+def _adopt(block: pa.Table, *, stage: Stage, source: str, heading: str) -> pa.Table:
+    rows = [adopted(row, stage, source, heading) for row in block.to_pylist()]
+    return pa.Table.from_pylist(rows, schema=stage.gives)
+
+
+def adopted(row: Row, stage: Stage, source: str, heading: str) -> Row:
+    """A foreign row in our columns. What cannot be read is null, and its drop_reason says so."""
+    known = {field.name: row.get(field.name) for field in stage.gives}
+    if "seed" in stage.needs:
+        known["seed"] = known.get("seed") or row.get("snippet") or row.get("code")
+    concepts = row.get("concepts")
+    if isinstance(concepts, str):
+        known["concepts"] = [part.strip() for part in concepts.split(",") if part.strip()]
+    if known.get("samples") is None and isinstance(row.get("response"), str):
+        known["samples"] = [_sample(row["response"], heading)]
+    content = [str(known.get(need)) for need in stage.needs]
+    known["seed_id"] = known.get("seed_id") or content_id(*content)
+    known["row_id"] = known.get("row_id") or content_id(
+        source, str(row.get("path")), known["seed_id"]
+    )
+    known["source"] = known.get("source") or source
+    known["path"] = known.get("path") or source
+    lacking = [need for need in stage.needs if not known.get(need)]
+    known["drop_reason"] = known.get("drop_reason") or (f"no_{lacking[0]}" if lacking else None)
+    return known
+
+
+def _sample(response: str, heading: str) -> Row:
+    parsed = parse_response(response, heading)
+    return {
+        "sample_index": 0,
+        "text": response,
+        "finish_reason": "stop",
+        "code": parsed.code,
+        "tests": parsed.tests,
+        "drop_reason": parsed.drop_reason,
+    }
