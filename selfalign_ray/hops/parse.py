@@ -51,6 +51,7 @@ def parse_response(text: str, tests_heading: str) -> ParsedResponse:
         'assert x == 1'
     """
     heading = re.compile(rf"^[ \t]*{re.escape(tests_heading)}[ \t]*:?[ \t]*$", re.MULTILINE)
+    text = text.replace("\r\n", "\n")
     places = list(heading.finditer(text))
     if len(places) > 1:
         return ParsedResponse(None, None, "two_test_sections")

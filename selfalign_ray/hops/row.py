@@ -151,7 +151,10 @@ class RowHops:
             return {"drop_reason": f"{hop}_unfinished"}
         if hop == "concepts":
             concepts = parse_concepts(texts[0])
-            return {"concepts": concepts or None, "drop_reason": None if concepts else "no_concepts"}
+            return {
+                "concepts": concepts or None,
+                "drop_reason": None if concepts else "no_concepts",
+            }
         instruction, reason = parse_instruction(texts[0], self._recipe.max_instruction_words)
         return {"instruction": instruction, "drop_reason": reason}
 

@@ -1,0 +1,39 @@
+"""Fixtures every test may use: the composed config and one small Ray."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from hydra import compose, initialize_config_dir
+from ray.data import DataContext
+
+from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
+
+RunConfigOf = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def run_config(tmp_path: Path) -> RunConfigOf:
+    """`run_config("engine=standin")`: conf/run.yaml with these overrides, run_dir in tmp_path."""
+    register_schemas()
+
+    def make(*overrides: str) -> RunConfig:
+        places = [f"runs_root='{tmp_path}'", f"run_dir='{tmp_path}/run'"]
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            return typed(compose("run", overrides=[*places, *overrides]))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """Ray with four logical CPUs and no dashboard, shared by the whole session."""
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # else a failing test prints pages
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
