@@ -44,9 +44,7 @@ def stages() -> list[Stage]:
         # Seeds: open-source files -> good functions. CPU only.
         _stage("read", read, schemas.FILE, (), lambda c: [c.source, c.seeds.read]),
         _stage("functions", functions, schemas.SEED, ("content",), lambda c: c.seeds.functions),
-        _stage(
-            "quality", quality, schemas.SEED, ("seed",), lambda c: c.seeds.quality, saves=True
-        ),
+        _stage("quality", quality, schemas.SEED, ("seed",), lambda c: c.seeds.quality, saves=True),
         _stage("unique", unique, schemas.SEED, ("seed",), lambda c: c.seeds.unique, saves=True),
         _stage("sample", sample, schemas.SEED, ("seed",), lambda c: c.seeds.sample, saves=True),
         # Three hops of one model: seed -> concepts -> instruction -> n responses with tests.
@@ -148,14 +146,15 @@ def _run_group(
     began, started = time.monotonic(), now()
     waiting = None if before is None else (before.manifest() or {})["rows"][KEPT]
     display.begin(last.name, waiting)
-    if before is None and cfg.start.stage:
+    rows: Dataset | None = None
+    if before is not None:
+        rows = before.kept()
+    elif cfg.start.stage:
         rows = read_rows(cfg, group[0])
-    else:
-        rows = before.kept() if before is not None else None
     counts_before = snapshot()
     if waiting != 0:  # without a row there is nothing to load an engine for
         for stage in _one_engine(group):
-            rows = stage.run(rows, cfg)  # type: ignore[arg-type]
+            rows = stage.run(rows, cfg)
     counts = target.write(rows if waiting != 0 else None, last.gives, cfg.stages.rows_per_file)
     seconds = time.monotonic() - began
     target.finish(

@@ -38,7 +38,7 @@ class Stage:
     """One row of the table in pipeline.py."""
 
     name: str  # also its module, its section of the config and its folder
-    run: Callable[[Dataset, RunConfig], Dataset]
+    run: Callable[[Dataset | None, RunConfig], Dataset]  # None: there is nothing above it
     gives: pa.Schema  # of the rows after it
     needs: tuple[str, ...]  # columns without which it cannot begin
     decides: Callable[[RunConfig], Any]  # the settings that decide its rows, less run_seed
@@ -94,9 +94,7 @@ class Saved:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             earlier.rename(self.folder)
 
-    def write(
-        self, rows: Dataset | None, schema: pa.Schema, rows_per_file: int
-    ) -> dict[str, int]:
+    def write(self, rows: Dataset | None, schema: pa.Schema, rows_per_file: int) -> dict[str, int]:
         """Runs the dataset and saves its rows; None saves an empty table.
 
         Returns:

@@ -1,0 +1,49 @@
+"""engine/standin.py: what the stand-in says parses in every recipe, and never looks like a model."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from selfalign_ray.engine.standin import StandinEngine
+from selfalign_ray.hops.config import HOP_NAMES
+from selfalign_ray.hops.row import RowHops
+from selfalign_ray.hops.shots import read_examples
+
+
+@pytest.fixture(params=["sc2_instruct", "short"])
+def rows(request, run_config):
+    cfg = run_config(f"recipe={request.param}")
+    examples = [e for e in read_examples(None) if e.name.startswith("short_")]
+    engine = StandinEngine(cfg.recipe, examples, 0.0)
+    hops = RowHops(
+        cfg.recipe, HOP_NAMES, examples=read_examples(None), engine=engine, run_seed=1
+    )
+    seeds = [
+        {"row_id": str(i), "seed_id": str(i), "seed": "def f(): ...", "drop_reason": None}
+        for i in range(20)
+    ]
+
+    async def run():
+        return await asyncio.gather(*(hops.run(seed) for seed in seeds))
+
+    return asyncio.run(run())
+
+
+def test_every_row_gets_concepts_instruction_and_programs(rows):
+    assert {row["drop_reason"] for row in rows} == {None}
+    assert all(sample["code"] and sample["tests"] for row in rows for sample in row["samples"])
+
+
+def test_instructions_are_distinct(rows):
+    assert len({row["instruction"] for row in rows}) == len(rows)
+
+
+def test_some_samples_are_spoilt_and_some_are_not(rows):
+    spoilt = [("return not " in s["code"]) for row in rows for s in row["samples"]]
+    assert 0 < sum(spoilt) < len(spoilt)
+
+
+def test_rows_say_that_no_model_wrote_them(rows):
+    assert {row["model"] for row in rows} == {"standin"}

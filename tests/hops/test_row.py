@@ -1,0 +1,197 @@
+"""hops/row.py: a row's way through the hops, and every way in which it can stop."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from selfalign_ray.engine.base import (
+    EngineDiedError,
+    Generation,
+    PromptRefusedError,
+    Text,
+)
+from selfalign_ray.hops.config import HOP_NAMES
+from selfalign_ray.hops.row import RowHops
+from selfalign_ray.hops.shots import read_examples
+
+GOOD = {
+    "concepts": " recursion, sets",
+    "instruction": "f(x)` that doubles x.",
+    "responses": 'x):\n    """Double."""\n    return 2 * x\n\n# Tests\nassert f(1) == 2\n',
+}
+
+
+class ScriptedEngine:
+    """Answers each hop with a given text; keeps the prompts it was asked."""
+
+    model = "scripted"
+    max_model_len = 100_000
+
+    def __init__(self, texts=None, finish="stop", error=None):
+        self.texts = GOOD | (texts or {})
+        self.finish, self.error, self.asked = finish, error, []
+
+    def encode(self, text):
+        return [ord(c) for c in text]
+
+    async def generate(self, prompt):
+        self.asked.append(prompt)
+        if self.error:
+            raise self.error
+        text = self.texts[prompt.hop]
+        return Generation(
+            texts=[Text(text=text, finish_reason=self.finish, output_tokens=3)] * prompt.sampling.n,
+            prompt_tokens=len(prompt.token_ids),
+            cached_tokens=1,
+        )
+
+
+def row(**columns):
+    return {"row_id": "r", "seed_id": "s", "seed": "def g(): ...", "drop_reason": None} | columns
+
+
+@pytest.fixture
+def run(run_config):
+    def run(engine, *rows, names=HOP_NAMES, overrides=(), run_seed=7):
+        cfg = run_config("experiment=embedded", *overrides)
+        hops = RowHops(
+            cfg.recipe, names, examples=read_examples(None), engine=engine, run_seed=run_seed
+        )
+
+        async def all_rows():
+            return await asyncio.gather(*(hops.run(r) for r in rows or (row(),)))
+
+        return asyncio.run(all_rows())
+
+    return run
+
+
+def test_a_row_goes_through_all_hops_and_gains_their_columns(run):
+    (done,) = run(ScriptedEngine())
+    assert done["drop_reason"] is None
+    assert done["concepts"] == ["recursion", "sets"]
+    assert done["instruction"] == "Write a Python function `f(x)` that doubles x."
+    assert [sample["tests"] for sample in done["samples"]] == ["assert f(1) == 2"] * 6
+    assert done["samples"][0]["code"].startswith("def f(x):")
+    assert [hop["hop"] for hop in done["hops"]] == list(HOP_NAMES)
+    assert done["model"] == "scripted"
+
+
+def test_deeper_hops_go_first(run):
+    engine = ScriptedEngine()
+    run(engine)
+    assert [prompt.priority for prompt in engine.asked] == [0, -1, -2]
+
+
+def test_seeds_differ_by_row_hop_and_sample(run):
+    engine = ScriptedEngine()
+    rows = run(engine, row(seed_id="a"), row(seed_id="b"))
+    assert len({prompt.seed for prompt in engine.asked}) == 6
+    seeds = [sample["sampling_seed"] for done in rows for sample in done["samples"]]
+    assert len(set(seeds)) == 12
+
+
+def test_the_same_row_asks_the_same_whatever_runs_beside_it(run):
+    alone, among = ScriptedEngine(), ScriptedEngine()
+    run(alone, row(seed_id="a"))
+    run(among, *(row(seed_id=name) for name in "cba"))
+    asked = {(p.hop, p.seed, tuple(p.token_ids)) for p in among.asked}
+    assert {(p.hop, p.seed, tuple(p.token_ids)) for p in alone.asked} <= asked
+
+
+@pytest.mark.parametrize(
+    ("texts", "reason", "hops"),
+    [
+        ({"concepts": " , "}, "no_concepts", 1),
+        ({"responses": "x): pass"}, "no_executable_sample", 3),
+        ({"instruction": "word " * 100}, "instruction_too_long", 2),
+    ],
+)
+def test_text_that_does_not_parse_stops_the_row_with_the_reason(run, texts, reason, hops):
+    (done,) = run(ScriptedEngine(texts))
+    assert done["drop_reason"] == reason
+    assert len(done["hops"]) == hops
+
+
+def test_unfinished_text_stops_the_row_and_is_kept(run):
+    (done,) = run(ScriptedEngine(finish="length"))
+    assert done["drop_reason"] == "concepts_unfinished"
+    assert done["hops"][0]["text"] == " recursion, sets"
+    assert done["hops"][0]["finish_reason"] == "length"
+
+
+def test_an_unfinished_sample_is_marked_and_not_executed(run):
+    instructed = row(instruction="Write `f`.")
+    (done,) = run(ScriptedEngine(finish="length"), instructed, names=["responses"])
+    assert {sample["drop_reason"] for sample in done["samples"]} == {"unfinished"}
+    assert done["drop_reason"] == "no_executable_sample"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(PromptRefusedError("too odd"), "prompt_refused"), (RuntimeError("boom"), "hop_failed")],
+)
+def test_an_engine_error_is_the_row_s_alone(run, error, reason):
+    class Picky(ScriptedEngine):
+        async def generate(self, prompt):
+            self.error = error if "def bad" in prompt.row["snippet"] else None
+            return await super().generate(prompt)
+
+    good, bad = run(Picky(), row(), row(seed="def bad(): ..."))
+    assert good["drop_reason"] is None
+    assert bad["drop_reason"] == reason
+    assert str(error) in bad["error"]
+
+
+def test_a_dead_engine_is_no_row_s_fault(run):
+    with pytest.raises(EngineDiedError):
+        run(ScriptedEngine(error=EngineDiedError("gone")))
+
+
+def test_a_dropped_row_passes_untouched(run):
+    engine = ScriptedEngine()
+    (done,) = run(engine, row(drop_reason="why"))
+    assert (done["drop_reason"], engine.asked) == ("why", [])
+
+
+def test_shots_give_way_to_a_long_snippet_and_the_row_says_so(run):
+    roomy, tight = ScriptedEngine(), ScriptedEngine()
+    run(roomy, row(), names=["concepts"])
+    tight.max_model_len = len(roomy.asked[0].token_ids) + 39  # one less than the text may need
+    (done,) = run(tight, row(), names=["concepts"])
+    assert done["hops"][0]["shots"] == 3
+    assert len(tight.asked[0].token_ids) < len(roomy.asked[0].token_ids)
+
+
+def test_a_prompt_that_never_fits_is_marked(run):
+    engine = ScriptedEngine()
+    engine.max_model_len = 3000
+    (done,) = run(engine, row(seed="x" * 4000))
+    assert (done["drop_reason"], engine.asked) == ("prompt_too_long", [])
+
+
+def test_kind_and_difficulty_are_drawn_by_row(run):
+    overrides = ["recipe.kinds=[function,class]", "recipe.difficulties=[easy,hard]"]
+    rows = [row(seed_id=str(i)) for i in range(40)]
+    drawn = {(r["kind"], r["difficulty"]) for r in run(ScriptedEngine(), *rows, overrides=overrides)}
+    assert len(drawn) == 4
+
+
+def test_a_hop_of_its_own_takes_the_row_further(run):
+    (first,) = run(ScriptedEngine(), names=["concepts"])
+    assert "instruction" not in first
+    (done,) = run(ScriptedEngine(), first, names=["instruction", "responses"])
+    assert [hop["hop"] for hop in done["hops"]] == list(HOP_NAMES)
+
+
+def test_sampling_is_the_recipe_s(run, run_config):
+    engine = ScriptedEngine()
+    run(engine)
+    hops = run_config("experiment=embedded").recipe.hops
+    assert [p.sampling.temperature for p in engine.asked] == [
+        hop.sampling.temperature for hop in hops.values()
+    ]
+    assert dataclasses.astuple(engine.asked[2].sampling)[2] == 6
