@@ -36,7 +36,9 @@ set_up() {
         "$python" -m venv --clear .venv
         .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
         eval "$(.venv/bin/python cluster/pip_settings.py)"
-        UV=(.venv/bin/python -m uv pip install --quiet --no-deps --python .venv/bin/python)
+        # Bytecode: every Ray worker imports Ray and pandas, at half the cost where it is there.
+        UV=(.venv/bin/python -m uv pip install --quiet --no-deps --compile-bytecode
+            --python .venv/bin/python)
         if [ "$kind" = cpu ]; then install_torch "$requirements"; fi
         "${UV[@]}" -r "$requirements"
         "${UV[@]}" --editable .

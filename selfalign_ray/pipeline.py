@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import logging
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -34,8 +33,6 @@ from selfalign_ray.validation.execution import execution
 from selfalign_ray.validation.metrics import metrics
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.tally import snapshot
-
-log = logging.getLogger(__name__)
 
 
 def stages() -> list[Stage]:
@@ -73,9 +70,15 @@ def stages() -> list[Stage]:
             sanitise,
             schemas.SELECTED,
             ("instruction", "samples", "verdicts", "metrics"),
-            lambda c: [c.selection.sanitise, c.recipe.tests_heading],
+            lambda c: [c.selection.sanitise, c.recipe],
         ),
-        _stage("choose", choose, schemas.SELECTED, (), lambda c: c.selection.choose),
+        _stage(
+            "choose",
+            choose,
+            schemas.SELECTED,
+            ("samples", "verdicts", "metrics", "sanitised"),
+            lambda c: c.selection.choose,
+        ),
         _stage(
             "duplicates",
             duplicates,
@@ -170,7 +173,6 @@ def _run_group(
         }
     )
     display.end(last.name, counts, seconds)
-    log.info("%s: %s in %.1f s", last.name, counts, seconds)
     if not counts[KEPT] and last.gives in (schemas.FILE, schemas.SEED):
         raise UserError(_no_seed(cfg, target, counts))
     return target

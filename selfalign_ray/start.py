@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,8 @@ def adopted(row: Row, stage: Stage, source: str, heading: str) -> Row:
         known["concepts"] = [part.strip() for part in concepts.split(",") if part.strip()]
     if known.get("samples") is None and isinstance(row.get("response"), str):
         known["samples"] = [_sample(row["response"], heading)]
-    content = [str(known.get(need)) for need in stage.needs]
-    known["seed_id"] = known.get("seed_id") or content_id(*content)
+    whole = json.dumps(row, sort_keys=True, default=str)
+    known["seed_id"] = known.get("seed_id") or content_id(whole)
     known["row_id"] = known.get("row_id") or content_id(
         source, str(row.get("path")), known["seed_id"]
     )

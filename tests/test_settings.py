@@ -56,7 +56,7 @@ def test_all_problems_are_named_with_their_full_key():
 
 
 def test_a_problem_between_fields_has_its_key():
-    with pytest.raises(UserError, match="^workers: must not be 13$"):
+    with pytest.raises(UserError, match=r"^workers: must not be 13$"):
         check(outer(workers=13))
 
 

@@ -77,7 +77,9 @@ def device_of(engine: EngineConfig, cluster_gpus: float) -> str:
     if engine.kind == "standin":
         return "cpu"
     if engine.device == "cuda" and cluster_gpus < 1:
-        raise UserError("engine.device: cuda, but the Ray cluster has no GPU; set it to auto or cpu")
+        raise UserError(
+            "engine.device: cuda, but the Ray cluster has no GPU; set it to auto or cpu"
+        )
     if engine.device == "auto":
         return "cuda" if cluster_gpus >= 1 else "cpu"
     return engine.device

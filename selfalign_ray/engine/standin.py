@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from selfalign_ray.engine.base import Generation, Prompt, Text
 from selfalign_ray.hops.config import RecipeConfig
 from selfalign_ray.hops.prompt import HopPrompt
-from selfalign_ray.hops.shots import Example
+from selfalign_ray.hops.shots import Example, named
 from selfalign_ray.ids import keyed_int
 
 STANDIN = "standin"
@@ -26,11 +26,12 @@ class StandinEngine:
     def __init__(self, recipe: RecipeConfig, examples: Sequence[Example], seconds: float) -> None:
         self.model = STANDIN
         self.max_model_len = 1 << 20
-        self._examples = list(examples)
-        self._seconds = seconds
-        self._prompts = {
-            name: HopPrompt(name, hop, examples) for name, hop in recipe.hops.items()
+        self._examples = {
+            name: named(examples, hop.examples) or list(examples)
+            for name, hop in recipe.hops.items()
         }
+        self._seconds = seconds
+        self._prompts = {name: HopPrompt(name, hop, examples) for name, hop in recipe.hops.items()}
 
     def encode(self, text: str) -> list[int]:
         return [0] * (len(text) // _CHARACTERS_PER_TOKEN)
@@ -52,9 +53,7 @@ class StandinEngine:
 
     def _text(self, prompt: Prompt, index: int) -> str:
         hop = self._prompts[prompt.hop]
-        # The seed of a prompt is its row's: the same row asks for the same example again.
-        number = keyed_int(32, prompt.seed, STANDIN) % len(self._examples)
-        text = hop.output(self._examples[number]).rstrip()
+        text = hop.output(self._example(prompt)).rstrip()
         if prompt.hop == "instruction":
             # As many instructions as rows, however few the examples are.
             text += f" (variant {prompt.seed:012x})"
@@ -62,6 +61,16 @@ class StandinEngine:
             text = _spoilt(text, keyed_int(32, prompt.seed + index, STANDIN, "spoil") % 4)
         prefix = hop.prefix(prompt.row)
         return text.removeprefix(prefix)
+
+    def _example(self, prompt: Prompt) -> Example:
+        """The example whose instruction the row has; else one drawn by the prompt's seed."""
+        examples = self._examples[prompt.hop]
+        instruction = prompt.row["instruction"] or ""
+        for example in examples:
+            if instruction.startswith(example.instruction):
+                return example
+        # The seed of a prompt is its row's, so a row gets the same example whenever it asks.
+        return examples[keyed_int(32, prompt.seed, STANDIN) % len(examples)]
 
 
 def _spoilt(text: str, way: int) -> str:

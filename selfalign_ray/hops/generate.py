@@ -7,12 +7,13 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
+from ray.util.annotations import RayDeprecationWarning
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
@@ -20,13 +21,13 @@ from selfalign_ray.engine.base import EngineDiedError
 from selfalign_ray.engine.open import device_of, open_engine
 from selfalign_ray.engine.vllm import worker_environment
 from selfalign_ray.hops.row import HopShots, Row, RowHops
-from selfalign_ray.hops.shots import Example, read_examples
-from selfalign_ray.watch.tally import count, gauge
+from selfalign_ray.hops.shots import Example, named, read_examples
+from selfalign_ray.watch.tally import count, flush, gauge
 
 log = logging.getLogger(__name__)
 
 
-def generate(ds: Dataset, cfg: RunConfig, *, hops: Sequence[str]) -> Dataset:
+def generate(ds: Dataset | None, cfg: RunConfig, *, hops: Sequence[str]) -> Dataset:
     """Takes each row through the named hops of the recipe, on engines that all hops share.
 
     Args:
@@ -38,31 +39,45 @@ def generate(ds: Dataset, cfg: RunConfig, *, hops: Sequence[str]) -> Dataset:
         `schemas.HOPS` rows, as many as came in, in any order. RowHops.run names the drop reasons.
         Randomness is keyed by `seed_id`; a batch's make-up can still change a float's last bit.
     """
+    assert ds is not None
     engine, model = cfg.engine, cfg.model
     device = device_of(engine, ray.cluster_resources().get("GPU", 0))
     gpus = model.tensor_parallel_size * model.pipeline_parallel_size if device == "cuda" else 0
+    calls = max(1, engine.rows_in_flight // engine.rows_per_block)
     blocks = ds.repartition(target_num_rows_per_block=engine.rows_per_block)
-    return blocks.map_batches(
-        _EngineActor,
-        batch_size=None,  # a batch is a block: it leaves when its slowest row is done
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(
-            size=engine.engines,
-            max_tasks_in_flight_per_actor=max(1, engine.rows_in_flight // engine.rows_per_block),
-        ),
-        max_concurrency=max(1, engine.rows_in_flight // engine.rows_per_block),
-        num_cpus=engine.num_cpus,
-        num_gpus=gpus,
-        fn_constructor_kwargs={
-            "cfg": cfg,
-            "hops": list(hops),
-            "device": device,
-            "examples": read_examples(cfg.recipe.examples),
-        },
-        max_restarts=engine.max_restarts,
-        max_task_retries=engine.max_restarts,
-        runtime_env={"env_vars": worker_environment(engine, device)},
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 deprecates free keywords and has no other way yet to make restarts finite; a
+        # prompt that always kills its engine would else be tried for ever.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return blocks.map_batches(
+            _EngineActor,
+            batch_size=None,  # a batch is a block: it leaves when its slowest row is done
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                size=engine.engines,
+                max_tasks_in_flight_per_actor=calls,
+                max_concurrent_calls_per_actor=calls,
+                enable_true_multi_threading=True,  # else the calls wait for each other
+            ),
+            num_cpus=engine.num_cpus,
+            num_gpus=gpus,
+            fn_constructor_kwargs={
+                "cfg": cfg,
+                "hops": list(hops),
+                "device": device,
+                "examples": shown_examples(cfg, hops),
+            },
+            runtime_env={"env_vars": worker_environment(engine, device)},
+            max_restarts=engine.max_restarts,
+            max_task_retries=engine.max_restarts,
+        )
+
+
+def shown_examples(cfg: RunConfig, hops: Sequence[str]) -> list[Example]:
+    """The examples that some of the hops may show, by name: what an actor is sent stays small."""
+    examples = read_examples(cfg.recipe.examples)
+    shown = {e.name for hop in hops for e in named(examples, cfg.recipe.hops[hop].examples)}
+    return [example for example in examples if example.name in shown]
 
 
 def check_hop(cfg: RunConfig, name: str) -> None:
@@ -86,7 +101,12 @@ class _EngineActor:
             cfg.engine, cfg.model, device=device, recipe=cfg.recipe, examples=examples
         )
         self._runner = RowHops(
-            cfg.recipe, hops, examples=examples, engine=engine, run_seed=cfg.run_seed
+            cfg.recipe,
+            hops,
+            examples=examples,
+            engine=engine,
+            run_seed=cfg.run_seed,
+            observe=_count_hop,
         )
         self._in_flight = 0
         self._loop = asyncio.new_event_loop()
@@ -103,7 +123,10 @@ class _EngineActor:
         except EngineDiedError:
             # Nothing in this process can go on; Ray starts another and gives it the blocks.
             log.exception("leaving: the engine died")
+            flush()
             os._exit(1)
+        finally:
+            flush()  # the actor is killed right after its last block
 
     async def _run_all(self, rows: list[Row]) -> list[Row]:
         return await asyncio.gather(*(self._run(row) for row in rows))
@@ -111,21 +134,14 @@ class _EngineActor:
     async def _run(self, row: Row) -> Row:
         self._in_flight += 1
         gauge("engine", rows_in_flight=self._in_flight)
-        before = len(row.get("hops") or ())
         try:
-            done = await self._runner.run(row)
+            return await self._runner.run(row)
         finally:
             self._in_flight -= 1
             gauge("engine", rows_in_flight=self._in_flight)
-        _count_hops(done, done["hops"][before:])
-        return done
 
 
-def _count_hops(row: dict[str, Any], costs: list[dict[str, Any]]) -> None:
-    for cost in costs:
-        amounts = {
-            name: cost[name]
-            for name in ("prompt_tokens", "cached_tokens", "output_tokens", "seconds")
-        }
-        went_on = cost is not costs[-1] or row["drop_reason"] is None
-        count(cost["hop"], prompts=1, kept=int(went_on), dropped=int(not went_on), **amounts)
+def _count_hop(cost: Row, went_on: bool) -> None:  # noqa: FBT001  RowHops calls it
+    names = ("prompt_tokens", "cached_tokens", "output_tokens", "seconds")
+    amounts = {name: cost[name] for name in names}
+    count(cost["hop"], prompts=1, kept=int(went_on), dropped=int(not went_on), **amounts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from selfalign_ray.engine.base import (
@@ -26,6 +26,7 @@ from selfalign_ray.ids import keyed_int, keyed_random
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
+Observe = Callable[[Row, bool], None]  # a hop's columns of schemas.HOP, and whether it was parsed
 
 _SEED_BITS = 48  # of a sampling seed; below every engine's 63, with room for + sample_index
 
@@ -41,6 +42,7 @@ class RowHops:
         examples: Sequence[Example],
         engine: Engine,
         run_seed: int,
+        observe: Observe | None = None,
     ) -> None:
         """Prepares prompts and shot sets.
 
@@ -50,11 +52,13 @@ class RowHops:
             examples: the few-shot pool.
             engine: what turns prompts into texts.
             run_seed: with `seed_id`, keys shots, draws and sampling seeds.
+            observe: told of each hop's cost as it ends, and whether its row went on.
 
         Raises:
             UserError: a template is wrong, or the pool is too small.
         """
         self._recipe, self._engine, self._run_seed = recipe, engine, run_seed
+        self._observe = observe
         self._hops = [
             HopShots(name, recipe.hops[name], examples=examples, run_seed=run_seed)
             for name in names
@@ -120,7 +124,10 @@ class RowHops:
             "output_tokens": sum(sample.output_tokens for sample in made.texts),
             "seconds": time.monotonic() - began,
         }
-        return {**row, "hops": [*row["hops"], cost], **self._parse(hop.name, made, texts, seed)}
+        row = {**row, "hops": [*row["hops"], cost], **self._parse(hop.name, made, texts, seed)}
+        if self._observe is not None:
+            self._observe(cost, row["drop_reason"] is None)
+        return row
 
     def _draws(self, seed_id: str) -> dict[str, str]:
         """What a row's instruction has to be; by its id, so that a rerun asks for the same."""

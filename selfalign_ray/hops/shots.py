@@ -64,7 +64,9 @@ def _read_example(path: Path) -> Example:
             raise UserError(f"recipe.examples: {path} {problem} {', '.join(sorted(names))}")
     _check_choice(path, "kind", fields["kind"], KINDS)
     _check_choice(path, "difficulty", fields["difficulty"], DIFFICULTIES)
-    text = {k: v.strip("\n") if isinstance(v, str) else v for k, v in fields.items()}
+    text: dict[str, Any] = {
+        k: v.strip("\n") if isinstance(v, str) else v for k, v in fields.items()
+    }
     return Example(name=path.stem, **text)
 
 
@@ -73,6 +75,12 @@ def _check_choice(path: Path, field: str, value: Any, allowed: Sequence[str]) ->
         raise UserError(
             f"recipe.examples: {path}: {field} must be one of {', '.join(allowed)}; got {value!r}"
         )
+
+
+def named(examples: Sequence[Example], names: str) -> list[Example]:
+    """The examples whose names fit a glob; with a ! before it, those whose names do not."""
+    negated, pattern = names.startswith("!"), names.removeprefix("!")
+    return [example for example in examples if fnmatch(example.name, pattern) is not negated]
 
 
 class ShotSets:
@@ -96,8 +104,7 @@ class ShotSets:
         Raises:
             UserError: fewer examples match `names` than a prompt shows.
         """
-        negated, pattern = names.startswith("!"), names.removeprefix("!")
-        self._pool = [e for e in pool if fnmatch(e.name, pattern) is not negated]
+        self._pool = named(pool, names)
         if len(self._pool) < shots:
             raise UserError(
                 f"recipe.hops.{hop}.shots: {shots} asked for, but {len(self._pool)} examples "

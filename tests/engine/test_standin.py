@@ -12,14 +12,11 @@ from selfalign_ray.hops.row import RowHops
 from selfalign_ray.hops.shots import read_examples
 
 
-@pytest.fixture(params=["sc2_instruct", "short"])
+@pytest.fixture(params=["starcoder2_15b", "embedded"])
 def rows(request, run_config):
-    cfg = run_config(f"recipe={request.param}")
-    examples = [e for e in read_examples(None) if e.name.startswith("short_")]
-    engine = StandinEngine(cfg.recipe, examples, 0.0)
-    hops = RowHops(
-        cfg.recipe, HOP_NAMES, examples=read_examples(None), engine=engine, run_seed=1
-    )
+    cfg = run_config(f"experiment={request.param}")
+    engine = StandinEngine(cfg.recipe, read_examples(None), 0.0)
+    hops = RowHops(cfg.recipe, HOP_NAMES, examples=read_examples(None), engine=engine, run_seed=1)
     seeds = [
         {"row_id": str(i), "seed_id": str(i), "seed": "def f(): ...", "drop_reason": None}
         for i in range(20)
@@ -47,3 +44,10 @@ def test_some_samples_are_spoilt_and_some_are_not(rows):
 
 def test_rows_say_that_no_model_wrote_them(rows):
     assert {row["model"] for row in rows} == {"standin"}
+
+
+def test_unspoilt_samples_are_what_their_instruction_asks_for(rows):
+    solutions = {e.instruction: e.solution for e in read_examples(None)}
+    for row in rows:
+        instruction = next(i for i in solutions if row["instruction"].startswith(i))
+        assert solutions[instruction] in [sample["code"] for sample in row["samples"]]

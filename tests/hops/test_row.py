@@ -176,7 +176,9 @@ def test_a_prompt_that_never_fits_is_marked(run):
 def test_kind_and_difficulty_are_drawn_by_row(run):
     overrides = ["recipe.kinds=[function,class]", "recipe.difficulties=[easy,hard]"]
     rows = [row(seed_id=str(i)) for i in range(40)]
-    drawn = {(r["kind"], r["difficulty"]) for r in run(ScriptedEngine(), *rows, overrides=overrides)}
+    drawn = {
+        (r["kind"], r["difficulty"]) for r in run(ScriptedEngine(), *rows, overrides=overrides)
+    }
     assert len(drawn) == 4
 
 

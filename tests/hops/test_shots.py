@@ -83,8 +83,8 @@ def test_another_run_seed_draws_other_sets():
 
 
 def test_names_choose_and_an_exclamation_mark_leaves_out():
-    assert all(e.name.startswith("short_") for e in sets(names="short_*").of("row")[1])
-    assert not any(e.name.startswith("short_") for e in sets(names="!short_*").of("row")[1])
+    assert all(e.name.startswith("tiny_") for e in sets(names="tiny_*").of("row")[1])
+    assert not any(e.name.startswith("tiny_") for e in sets(names="!tiny_*").of("row")[1])
 
 
 def test_too_small_a_pool_fails_with_the_key():

@@ -1,0 +1,18 @@
+"""Settings of the report. None of them decides what the rows are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfalign_ray.settings import setting
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """What the report shows, and what it may take to make it."""
+
+    examples: int = setting(ge=0, decides=False)  # accepted pairs shown whole in the report
+    example_chars: int = setting(ge=80, decides=False)  # of a text in an example, before it is cut
+    price_per_gpu_hour: float | None = setting(ge=0, decides=False)  # any currency; null: no cost
+    rows_per_batch: int = setting(ge=1, decides=False)  # read at once
+    sort_mb: int = setting(ge=1, decides=False)  # of lines sorted in memory, the rest on disk

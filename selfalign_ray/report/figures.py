@@ -1,0 +1,256 @@
+"""Rates, tokens, verdicts, costs and diversity of a run, out of its saved rows and manifests."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from selfalign_ray.hops.config import HOP_NAMES
+from selfalign_ray.report.exports import dataset_stage
+from selfalign_ray.report.saved import SavedStage, holding, last_seen, to_rows
+
+NOT_EXECUTED = "not executed"
+MEASURES = (
+    "lines",
+    "asserts",
+    "pep8_per_line",
+    "type_coverage",
+    "docstring_coverage",
+    "complexity_max",
+)
+_HOP_AMOUNTS = ("prompt_tokens", "cached_tokens", "output_tokens", "seconds")
+
+
+@dataclass
+class HopFigures:
+    """One hop over all rows that it asked the engine for."""
+
+    prompts: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompts, from the prefix cache
+    output_tokens: int = 0
+    seconds: float = 0.0  # of waiting, summed over prompts; many wait at once
+
+    @property
+    def cached_share(self) -> float | None:
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else None
+
+
+@dataclass
+class Spread:
+    """One measure over the data set."""
+
+    mean: float
+    least: float
+    median: float
+    most: float
+
+
+@dataclass
+class Figures:
+    """What the report says in numbers. A share is None where there is nothing to share."""
+
+    stage_seconds: dict[str, float] = field(default_factory=dict)  # by saved stage
+    hops: dict[str, HopFigures] = field(default_factory=dict)
+    load_seconds: float = 0.0  # of models, summed over engines
+    engines: int = 0
+    hop_seconds: float = 0.0  # wall time of the saved stages with hops, loading included
+    samples: int = 0
+    verdicts: dict[str, int] = field(default_factory=dict)  # samples by verdict, most first
+    not_executed: dict[str, int] = field(default_factory=dict)  # samples by drop_reason
+    executed_rows: int = 0
+    passed_rows: int = 0  # with at least one passing sample
+    refused: dict[str, int] = field(default_factory=dict)  # passing samples, by what refused them
+    vacuous_share: float | None = None  # of passing samples whose asserts are all trivial
+    distinct_concepts: float | None = None  # distinct lists as a share of lists
+    distinct_instructions: float | None = None
+    measures: dict[str, Spread] = field(default_factory=dict)  # of the data set's samples
+    licenses: dict[str, int] = field(default_factory=dict)  # rows of the data set, most first
+    models: dict[str, int] = field(default_factory=dict)  # rows by the model that wrote them
+    accepted: int = 0
+
+    @property
+    def output_tokens(self) -> int:
+        return sum(hop.output_tokens for hop in self.hops.values())
+
+    @property
+    def cached_share(self) -> float | None:
+        asked = sum(hop.prompt_tokens for hop in self.hops.values())
+        cached = sum(hop.cached_tokens for hop in self.hops.values())
+        return cached / asked if asked else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Written tokens over the hops' wall time, loading included."""
+        return self.output_tokens / self.hop_seconds if self.hop_seconds else None
+
+    @property
+    def passed_share(self) -> float | None:
+        """Of all samples."""
+        return self.verdicts.get("passed", 0) / self.samples if self.samples else None
+
+    def accepted_per_hour(self, units: int) -> float | None:
+        """Rows of the data set an hour of the hops' wall time, for each of so many engines or GPUs.
+
+        None where no row was made here or there is no unit.
+        """
+        if not self.hop_seconds or not units or not self.hops:
+            return None
+        return self.accepted / (self.hop_seconds * units / 3600)
+
+
+def take_figures(stages: Sequence[SavedStage]) -> Figures:
+    """Reads manifests and rows."""
+    figures = Figures(stage_seconds={s.name: float(s.manifest["seconds"]) for s in stages})
+    for stage in stages:
+        if set(stage.group) & set(HOP_NAMES):
+            engine = stage.manifest.get("figures", {}).get("engine", {})
+            figures.load_seconds += engine.get("load_seconds", 0.0)
+            figures.engines += int(engine.get("engines", 0))
+            figures.hop_seconds += float(stage.manifest["seconds"])
+    _take_hops(figures, stages)
+    _take_samples(figures, stages)
+    _take_dataset(figures, stages)
+    figures.distinct_concepts = _distinct(stages, "concepts")
+    figures.distinct_instructions = _distinct(stages, "instruction")
+    return figures
+
+
+def _take_hops(figures: Figures, stages: Sequence[SavedStage]) -> None:
+    here = [hop for hop in HOP_NAMES if holding(stages, hop)]
+    figures.hops = {hop: HopFigures() for hop in here}
+    models: Counter[str] = Counter()
+    for batch in last_seen(stages, HOP_NAMES, ["hops", "model"]):
+        models.update(model for model in batch["model"].to_pylist() if model)
+        if not pa.types.is_list(batch["hops"].type):
+            continue
+        costs = pa.Table.from_struct_array(pc.list_flatten(batch["hops"]).combine_chunks())
+        sums = costs.group_by("hop").aggregate(
+            [("hop", "count"), *((amount, "sum") for amount in _HOP_AMOUNTS)]
+        )
+        for row in sums.to_pylist():
+            into = figures.hops.setdefault(row["hop"], HopFigures())
+            into.prompts += row["hop_count"]
+            into.prompt_tokens += row["prompt_tokens_sum"] or 0
+            into.cached_tokens += row["cached_tokens_sum"] or 0
+            into.output_tokens += row["output_tokens_sum"] or 0
+            into.seconds += row["seconds_sum"] or 0.0
+    figures.models = _most_first(models)
+
+
+def _take_samples(figures: Figures, stages: Sequence[SavedStage]) -> None:
+    verdicts: Counter[str] = Counter()
+    unexecuted: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    vacuous = measured = 0
+    columns = ["samples", "verdicts", "metrics"]
+    for batch in last_seen(stages, ("responses", "execution", "metrics"), columns):
+        for row in to_rows(_slim(batch)):
+            figures.samples += len(row["samples"] or ())
+            unexecuted.update(reason for reason in row["samples"] or () if reason)
+            found = row["verdicts"] or ()
+            verdicts.update(verdict or NOT_EXECUTED for verdict in found)
+            figures.executed_rows += bool(found)
+            figures.passed_rows += "passed" in found
+            for metric in row["metrics"] or ():
+                refused.update([metric["gate"]] if metric["gate"] else [])
+                if metric["asserts"] is not None:
+                    measured += 1
+                    vacuous += metric["asserts"] <= (metric["trivial_asserts"] or 0)
+    figures.verdicts = _most_first(verdicts)
+    figures.not_executed = _most_first(unexecuted)
+    if (selected := holding(stages, "sanitise")) is not None:
+        for batch in selected.batches(["sanitised"]):
+            for row in to_rows(batch):
+                refused.update(s["drop_reason"] for s in row["sanitised"] or () if s["drop_reason"])
+    figures.refused = _most_first(refused)
+    figures.vacuous_share = vacuous / measured if measured else None
+
+
+def _slim(batch: pa.Table) -> pa.Table:
+    """Samples as their drop reasons and verdicts as their names: without the texts."""
+    for column, wanted in (("samples", "drop_reason"), ("verdicts", "verdict")):
+        lists = batch[column]
+        if pa.types.is_list(lists.type):
+            parts = [_member(chunk, wanted) for chunk in lists.chunks]
+            place = batch.column_names.index(column)
+            batch = batch.set_column(place, column, pa.chunked_array(parts))
+    return batch
+
+
+def _member(lists: pa.ListArray, name: str) -> pa.ListArray:
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    values = pc.struct_field(pc.list_flatten(lists), name)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+def _take_dataset(figures: Figures, stages: Sequence[SavedStage]) -> None:
+    stage = dataset_stage(stages)
+    if stage is None:
+        return
+    licenses: Counter[str] = Counter()
+    measured: dict[str, list[float]] = {name: [] for name in MEASURES}
+    for batch in stage.batches(["licenses", "sample_index", "metrics"], dropped=False):
+        figures.accepted += batch.num_rows
+        for row in to_rows(batch):
+            licenses.update(row["licenses"] or ["none found"])
+            chosen = (m for m in row["metrics"] or () if m["sample_index"] == row["sample_index"])
+            for name, number in next(chosen, {}).items():
+                if name in measured and number is not None:
+                    measured[name].append(number)
+    figures.licenses = _most_first(licenses)
+    figures.measures = {name: _spread(values) for name, values in measured.items() if values}
+
+
+def _most_first(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    numbers = np.asarray(values, dtype=np.float64)
+    return Spread(
+        mean=float(numbers.mean()),
+        least=float(numbers.min()),
+        median=float(np.median(numbers)),
+        most=float(numbers.max()),
+    )
+
+
+def _distinct(stages: Sequence[SavedStage], column: str) -> float | None:
+    """The share of distinct values: equal but for case, white space and, in lists, order."""
+    stage = holding(stages, column)
+    if stage is None:
+        return None
+    hashes = np.fromiter(_hashes(stage, column), dtype=np.int64)
+    return len(np.unique(hashes)) / len(hashes) if len(hashes) else None
+
+
+def _hashes(stage: SavedStage, column: str) -> Iterator[int]:
+    for batch in stage.batches([column]):
+        for row in to_rows(batch):
+            value = row[column]
+            if isinstance(value, str):
+                yield hash(_plain(value))
+            elif value:
+                yield hash(frozenset(map(_plain, value)))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def as_data(figures: Figures) -> Mapping[str, object]:
+    """The figures as plain data for the manifest."""
+    return dataclasses.asdict(figures) | {
+        "output_tokens": figures.output_tokens,
+        "cached_share": figures.cached_share,
+        "tokens_per_second": figures.tokens_per_second,
+        "passed_share": figures.passed_share,
+    }

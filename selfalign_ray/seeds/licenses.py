@@ -1,0 +1,265 @@
+"""Which licence covers a file: SPDX identifiers from expressions, package metadata and texts.
+
+Nothing is guessed: a name or text that is not known gives no licence, and where several are found
+without a word on how they combine, all of them apply.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+# A licence offer: one of the tuples may be chosen, and of that one every identifier applies.
+# Empty where the licence is not known.
+Offer = tuple[tuple[str, ...], ...]
+
+UNKNOWN: Offer = ()
+
+# "BSD License" says neither which one nor that it is none of the four; the licence file does.
+_SOME_BSD = "BSD"
+
+# Names that packages use, without case, "the", "license" and punctuation (see `_plain`).
+_NAMES = {
+    "0bsd": "0BSD",
+    "afl 3 0": "AFL-3.0",
+    "agpl 3 0 only": "AGPL-3.0-only",
+    "agpl 3 0 or later": "AGPL-3.0-or-later",
+    "apache": "Apache-2.0",
+    "apache 2": "Apache-2.0",
+    "apache 2 0": "Apache-2.0",
+    "apache version 2 0": "Apache-2.0",
+    "apache software": "Apache-2.0",
+    "apache software 2 0": "Apache-2.0",
+    "boost software 1 0 bsl 1 0": "BSL-1.0",
+    "bsl 1 0": "BSL-1.0",
+    "bsd": _SOME_BSD,
+    "bsd 1 clause": "BSD-1-Clause",
+    "bsd 2 clause": "BSD-2-Clause",
+    "2 clause bsd": "BSD-2-Clause",
+    "simplified bsd": "BSD-2-Clause",
+    "bsd 3 clause": "BSD-3-Clause",
+    "3 clause bsd": "BSD-3-Clause",
+    "modified bsd": "BSD-3-Clause",
+    "new bsd": "BSD-3-Clause",
+    "cc0 1 0": "CC0-1.0",
+    "cc0 1 0 universal cc0 1 0 public domain dedication": "CC0-1.0",
+    "cnri python": "CNRI-Python",
+    "eupl 1 2": "EUPL-1.2",
+    "gnu affero general public v3": "AGPL-3.0-only",
+    "gnu affero general public v3 or later agplv3": "AGPL-3.0-or-later",
+    "gnu general public v2 gplv2": "GPL-2.0-only",
+    "gnu general public v2 or later gplv2": "GPL-2.0-or-later",
+    "gnu general public v3 gplv3": "GPL-3.0-only",
+    "gnu general public v3 or later gplv3": "GPL-3.0-or-later",
+    "gnu lesser general public v2 lgplv2": "LGPL-2.0-only",
+    "gnu lesser general public v2 or later lgplv2": "LGPL-2.0-or-later",
+    "gnu lesser general public v3 lgplv3": "LGPL-3.0-only",
+    "gnu lesser general public v3 or later lgplv3": "LGPL-3.0-or-later",
+    "gpl 2 0 only": "GPL-2.0-only",
+    "gpl 2 0 or later": "GPL-2.0-or-later",
+    "gpl 3 0 only": "GPL-3.0-only",
+    "gpl 3 0 or later": "GPL-3.0-or-later",
+    "gplv2": "GPL-2.0-only",
+    "gplv3": "GPL-3.0-only",
+    "historical permission notice and disclaimer hpnd": "HPND",
+    "hpnd": "HPND",
+    "isc": "ISC",
+    "isc iscl": "ISC",
+    "lgpl 2 1 only": "LGPL-2.1-only",
+    "lgpl 2 1 or later": "LGPL-2.1-or-later",
+    "lgpl 3 0 only": "LGPL-3.0-only",
+    "lgpl 3 0 or later": "LGPL-3.0-or-later",
+    "lgplv3": "LGPL-3.0-only",
+    "mit": "MIT",
+    "mit 0": "MIT-0",
+    "mit cmu": "MIT-CMU",
+    "mit no attribution mit 0": "MIT-0",
+    "mozilla public 2 0 mpl 2 0": "MPL-2.0",
+    "mpl 2 0": "MPL-2.0",
+    "psf": "PSF-2.0",
+    "psf 2 0": "PSF-2.0",
+    "python 2 0": "Python-2.0",
+    "python software foundation": "PSF-2.0",
+    "unlicense": "Unlicense",
+    "unlicense unlicense": "Unlicense",
+    "zlib": "Zlib",
+    "zlib libpng": "Zlib",
+    "zpl 2 1": "ZPL-2.1",
+    "zope public": "ZPL-2.1",
+}
+
+# Sentences of licence texts, without case, punctuation and line breaks. All of them hold for a
+# text that concatenates licences, and then all of those apply.
+_TEXTS = (
+    ("AGPL-3.0-only", "gnu affero general public license version 3"),
+    ("Apache-2.0", "apache license version 2 0 january 2004"),
+    ("Apache-2.0", "licensed under the apache license version 2 0"),
+    ("BSL-1.0", "boost software license version 1 0"),
+    ("CC0-1.0", "cc0 1 0 universal"),
+    ("EUPL-1.2", "european union public licence v 1 2"),
+    ("GPL-2.0-only", "gnu general public license version 2"),
+    ("GPL-3.0-only", "gnu general public license version 3"),
+    ("ISC", "permission to use copy modify and or distribute this software for any purpose"),
+    ("LicenseRef-Commons-Clause", "commons clause license condition"),
+    ("LGPL-2.1-only", "gnu lesser general public license version 2 1"),
+    ("LGPL-3.0-only", "gnu lesser general public license version 3"),
+    ("MIT", "permission is hereby granted free of charge to any person obtaining a copy of this"),
+    ("MPL-2.0", "mozilla public license version 2 0"),
+    ("PSF-2.0", "python software foundation license version 2"),
+    ("Unlicense", "this is free and unencumbered software released into the public domain"),
+    ("Zlib", "altered source versions must be plainly marked as such"),
+    (_SOME_BSD, "redistribution and use in source and binary forms with or without modification"),
+)
+
+_TOKEN = re.compile(r"[()]|[^\s()]+")
+_MAX_TOKENS = 40  # of an expression: keeps what OR and AND multiply out to small
+
+
+def judge(offer: Offer, allowed: Collection[str] | None) -> tuple[list[str], str | None]:
+    """The licences to record for a file, and the reason to drop it.
+
+    Args:
+        offer: what was found.
+        allowed: SPDX identifiers; None allows all, and files of unknown licence.
+
+    Returns:
+        The first choice of the offer that is allowed, or everything the offer names; and None,
+        "license_unknown" or "license_not_allowed".
+    """
+    if not offer:
+        return [], None if allowed is None else "license_unknown"
+    for choice in offer:
+        # An exception (WITH) only takes conditions away.
+        if allowed is None or all(name.split(" WITH ")[0] in allowed for name in choice):
+            return list(choice), None
+    return sorted({name for choice in offer for name in choice}), "license_not_allowed"
+
+
+def from_expression(text: str) -> Offer:
+    """The offer of an SPDX expression; UNKNOWN where it is none or names an unknown licence."""
+    tokens = _TOKEN.findall(text)
+    if not tokens or len(tokens) > _MAX_TOKENS:
+        return UNKNOWN
+    offer, rest = _either(tokens)
+    return UNKNOWN if rest else offer
+
+
+def from_metadata(
+    expression: str | None, field: str | None, classifiers: Iterable[str], texts: Sequence[str]
+) -> Offer:
+    """The offer of a Python package.
+
+    Args:
+        expression: its License-Expression, which speaks alone where there is one.
+        field: its older License: a name, an expression or the whole text.
+        classifiers: its Classifier lines.
+        texts: its licence files; asked where the others name nothing or just "BSD".
+    """
+    if expression:
+        return from_expression(expression)
+    named = [_from_field(field)] if field and field.strip().lower() != "unknown" else []
+    for classifier in classifiers:
+        parts = [part.strip() for part in classifier.split("::")]
+        if parts[0] == "License" and parts[-1] not in ("License", "OSI Approved"):
+            named.append(_from_name(parts[-1]))
+    if UNKNOWN in named:
+        return UNKNOWN
+    offer = _all_of(named)
+    exact = _without_some_bsd(offer)
+    return exact if exact is not UNKNOWN else from_texts(texts)
+
+
+def from_texts(texts: Sequence[str]) -> Offer:
+    """The offer of licence files that lie together: all of them apply, and all must be known."""
+    found = [_identify(text) for text in texts]
+    return UNKNOWN if UNKNOWN in found else _all_of(found)
+
+
+def _identify(text: str) -> Offer:
+    plain = " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+    names = dict.fromkeys(name for name, sentence in _TEXTS if sentence in plain)
+    if _SOME_BSD in names:
+        del names[_SOME_BSD]
+        names[_which_bsd(plain)] = None
+    if "ISC" in names and "provided that the above copyright notice" not in plain:
+        names = dict.fromkeys("0BSD" if name == "ISC" else name for name in names)
+    if "MIT" in names and "this permission notice shall be included" not in plain:
+        names = dict.fromkeys("MIT-0" if name == "MIT" else name for name in names)
+    return (tuple(names),) if names else UNKNOWN
+
+
+def _which_bsd(plain: str) -> str:
+    if "all advertising materials mentioning features" in plain:
+        return "BSD-4-Clause"
+    if "may be used to endorse or promote products" in plain:
+        return "BSD-3-Clause"
+    return "BSD-2-Clause"
+
+
+def _from_field(field: str) -> Offer:
+    if len(field) > 200:
+        return _identify(field)
+    return _from_name(field) or from_expression(field)
+
+
+def _from_name(name: str) -> Offer:
+    found = _NAMES.get(_plain(name))
+    return ((found,),) if found else UNKNOWN
+
+
+def _plain(name: str) -> str:
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    return " ".join(word for word in words if word not in ("the", "license", "licence"))
+
+
+def _all_of(offers: Sequence[Offer]) -> Offer:
+    if not offers:
+        return UNKNOWN
+    total: Offer = ((),)
+    for offer in offers:
+        total = tuple(dict.fromkeys(_joined(left, right) for left in total for right in offer))
+    return total
+
+
+def _joined(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*left, *right]))
+
+
+def _without_some_bsd(offer: Offer) -> Offer:
+    """`offer` without "some BSD licence" where it names which one, else UNKNOWN."""
+    exact = []
+    for choice in offer:
+        names = tuple(name for name in choice if name != _SOME_BSD)
+        if len(names) < len(choice) and not any(name.startswith("BSD-") for name in names):
+            return UNKNOWN
+        exact.append(names)
+    return tuple(exact)
+
+
+def _either(tokens: list[str]) -> tuple[Offer, list[str]]:
+    """The offer of the longest `a OR b` that the tokens begin with, and the tokens after it."""
+    offer, rest = _both(tokens)
+    while offer and rest and rest[0].upper() == "OR":
+        right, rest = _both(rest[1:])
+        offer = tuple(dict.fromkeys(offer + right)) if right else UNKNOWN
+    return offer, rest
+
+
+def _both(tokens: list[str]) -> tuple[Offer, list[str]]:
+    offer, rest = _one(tokens)
+    while offer and rest and rest[0].upper() == "AND":
+        right, rest = _one(rest[1:])
+        offer = _all_of([offer, right]) if right else UNKNOWN
+    return offer, rest
+
+
+def _one(tokens: list[str]) -> tuple[Offer, list[str]]:
+    if not tokens:
+        return UNKNOWN, tokens
+    if tokens[0] == "(":
+        offer, rest = _either(tokens[1:])
+        return (offer, rest[1:]) if rest[:1] == [")"] else (UNKNOWN, rest)
+    offer, rest = _without_some_bsd(_from_name(tokens[0])), tokens[1:]
+    if offer and len(rest) > 1 and rest[0].upper() == "WITH":
+        return ((f"{offer[0][0]} WITH {rest[1]}",),), rest[2:]
+    return offer, rest

@@ -1,0 +1,1 @@
+"""The options of conf/source/: each module lists what one kind of source holds."""

@@ -1,0 +1,69 @@
+"""Settings of the group `selection`; conf/selection/ gives every value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from selfalign_ray.schemas import METRICS
+from selfalign_ray.settings import setting
+
+
+@dataclass(kw_only=True)
+class SanitiseConfig:
+    """The final texts of a sample, and what they may not hold. A check is off where it is null."""
+
+    # raw: what the model wrote above the tests. smart: likewise, without the headings of its
+    # parts and with tidy fences. code_only: the solution in one fence.
+    mode: str = setting(choices=["raw", "smart", "code_only"])
+    remove_comments: bool  # from code in fences; not from raw text
+    refuse_leaking_instructions: bool  # instruction_leak, instruction_fence: an example's marks
+    incomplete_markers: list[str]  # phrases in comments, or at the start of a line of prose
+    refuse_stubs: bool  # incomplete: a function whose whole body is `pass` or `...`
+    max_response_chars: int | None = setting(ge=1)  # response_too_long
+    shown_tests_share: float = setting(ge=0, le=1)  # of instructions that end with the tests
+    shown_tests_max_asserts: int = setting(ge=0)  # more are never shown
+    shown_tests_heading: str  # the line above them
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.remove_comments and self.mode == "raw":
+            yield "remove_comments", "must be false where mode is raw: raw text stays as it is"
+
+
+@dataclass(kw_only=True)
+class ChooseConfig:
+    """Which sample of an instruction becomes its response."""
+
+    by: str = setting(choices=["random", "best"])  # best: the highest score, then random
+    score: dict[str, float]  # weights of columns of `metrics`; a null column counts as 0
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        numbers = [
+            f.name for f in METRICS if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)
+        ]
+        for name in self.score:
+            if name not in numbers or name == "sample_index":
+                known = ", ".join(n for n in numbers if n != "sample_index")
+                yield f"score.{name}", f"must be one of {known}"
+        if self.by == "best" and not self.score:
+            yield "score", "must weigh at least one column where `by` is best"
+
+
+@dataclass(kw_only=True)
+class DuplicatesConfig:
+    """One row of each group of equal instructions or codes."""
+
+    by_instruction: bool  # duplicate_instruction: equal but for case and white space
+    by_code: bool  # duplicate_response: equal but for comments, docstrings and layout
+    partitions: int = setting(ge=1, decides=False)  # of the shuffle; each fits in memory
+
+
+@dataclass(kw_only=True)
+class SelectionConfig:
+    """The group `selection`: one section a stage, in pipeline order."""
+
+    sanitise: SanitiseConfig
+    choose: ChooseConfig
+    duplicates: DuplicatesConfig

@@ -1,0 +1,43 @@
+"""Settings of the group `validation`; conf/validation/ gives every value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfalign_ray.settings import setting
+
+
+@dataclass(kw_only=True)
+class ExecutionConfig:
+    """How many sandboxes run at once. What one enforces is the group `sandbox`."""
+
+    actors: int | None = setting(ge=1, decides=False)  # one sandbox each; null: as CPUs allow
+    rows_per_block: int = setting(ge=1, decides=False)  # judged together by one actor
+    num_cpus: float = setting(gt=0, decides=False)  # logical CPUs that an actor reserves
+
+
+@dataclass(kw_only=True)
+class MetricsConfig:
+    """Static measures of passing samples, and the gates on them.
+
+    A gate that is null, or false, only leaves its column. The others refuse a sample, in the
+    order in which they stand here; what could not be measured passes no gate.
+    """
+
+    max_chars: int = setting(ge=1)  # of code or tests; in longer ones nothing is measured
+    max_line_length: int = setting(ge=1)  # characters; pycodestyle's E501
+    pep8_ignore: list[str]  # codes of pycodestyle, or their beginnings, that do not count
+    refuse_trivial_tests: bool  # trivial_tests: no assert but trivial ones
+    min_asserts: int | None = setting(ge=1)  # few_asserts: trivial ones do not count
+    max_pep8_per_line: float | None = setting(ge=0)  # pep8
+    min_type_coverage: float | None = setting(ge=0, le=1)  # untyped
+    min_docstring_coverage: float | None = setting(ge=0, le=1)  # undocumented
+    max_complexity: int | None = setting(ge=1)  # complex: of the worst function
+
+
+@dataclass(kw_only=True)
+class ValidationConfig:
+    """The group `validation`: one section a stage, in pipeline order."""
+
+    execution: ExecutionConfig
+    metrics: MetricsConfig

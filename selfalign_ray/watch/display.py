@@ -1,0 +1,127 @@
+"""What a person sees while the run goes on: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+
+from selfalign_ray.watch.logs import QUIET, terminal
+from selfalign_ray.watch.panel import panel
+from selfalign_ray.watch.progress import Progress
+from selfalign_ray.watch.tally import snapshot
+from selfalign_ray.watch.words import outcome, plain_line, span
+
+log = logging.getLogger(__name__)
+
+_FRAME_SECONDS = 0.5  # between two looks at the tally
+
+
+class Display:
+    """Shows the stages of a run; `begin`, `end` and `reused` name the stage that saves.
+
+    Every plain line goes to the log too, so that pipeline.log has the run's rhythm.
+    """
+
+    def __init__(self, stages: Sequence[str], interval: float) -> None:
+        """Prepares a table of all stages of the run.
+
+        Args:
+            stages: their names, in order.
+            interval: seconds between two plain lines.
+        """
+        self._progress = Progress(stages)
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="display", daemon=True)
+        self._stack = contextlib.ExitStack()
+        self._live: Live | None = None
+        self._extra: dict[str, bool] = {}
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal:
+            self._extra = QUIET
+            console = Console(file=self._stack.enter_context(terminal()))
+            # What Python writes to stderr meanwhile appears above the table; stdout may be a file.
+            self._live = Live(
+                console=console, auto_refresh=False, redirect_stdout=sys.stdout.isatty()
+            )
+            self._stack.enter_context(self._live)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        if self._live:
+            self._draw()  # the last word stays on the terminal
+        self._stack.close()
+
+    def begin(self, stage: str, total_rows: int | None) -> None:
+        """A stage, and those fused into it, start.
+
+        Args:
+            stage: the last stage of the group.
+            total_rows: how many rows will come in; None where nobody knows yet.
+        """
+        with self._lock:
+            self._progress.begin(stage, total_rows)
+        rows = "" if total_rows is None else f", {total_rows:,} rows"
+        log.info("%s: begins%s", stage, rows, extra=self._extra)
+
+    def end(self, stage: str, counts: Mapping[str, int], seconds: float) -> None:
+        """A stage is whole, with so many rows by drop_reason and `kept`."""
+        with self._lock:
+            self._progress.end(stage, counts, seconds)
+        log.info("%s: %s in %s", stage, outcome(counts), span(seconds), extra=self._extra)
+
+    def reused(self, stage: str, counts: Mapping[str, int]) -> None:
+        """A stage was whole before this run."""
+        with self._lock:
+            self._progress.reused(stage, counts)
+        log.info("%s: %s, from before", stage, outcome(counts), extra=self._extra)
+
+    def _run(self) -> None:
+        said = time.monotonic()
+        while not self._done.wait(_FRAME_SECONDS):
+            figures = snapshot()
+            with self._lock:
+                self._progress.observe(figures)
+            if self._live:
+                self._draw()
+            if time.monotonic() - said >= self._interval:
+                said = time.monotonic()
+                self._say()
+
+    def _draw(self) -> None:
+        assert self._live is not None
+        console = self._live.console
+        with self._lock:
+            table = panel(
+                self._progress,
+                width=console.width,
+                height=console.height,
+                blocks=not console.options.ascii_only,
+            )
+        self._live.update(table, refresh=True)
+
+    def _say(self) -> None:
+        with self._lock:
+            running = self._progress.running
+            line = plain_line(self._progress, running) if running else None
+        if line:
+            log.info("%s", line, extra=self._extra)

@@ -1,0 +1,94 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from selfalign_ray.report.figures import Figures, as_data, take_figures
+from selfalign_ray.report.saved import chain
+from tests.report.conftest import TABLE, hop_row, sample, stages_of_a_run
+
+
+def figures_of(run_dir: Path, table: list[str] = TABLE) -> Figures:
+    return take_figures(chain(run_dir, table, 3))
+
+
+def test_hops_are_summed_over_all_rows_that_asked(write_run: Callable[..., Path]) -> None:
+    figures = figures_of(write_run())
+    assert {name: hop.prompts for name, hop in figures.hops.items()} == {
+        "concepts": 7,
+        "instruction": 6,
+        "responses": 6,
+    }
+    assert figures.output_tokens == 7 * 20 + 6 * 50 + 6 * 200
+    assert figures.cached_share == pytest.approx(0.8)
+    assert figures.hops["concepts"].seconds == pytest.approx(14.0)
+    assert figures.tokens_per_second == pytest.approx(1640 / 60)
+    assert figures.models == {"tiny": 8}
+    assert (figures.engines, figures.load_seconds) == (1, 21.0)
+
+
+def test_every_sample_has_a_verdict_or_a_reason(write_run: Callable[..., Path]) -> None:
+    figures = figures_of(write_run())
+    assert figures.verdicts == {"passed": 3, "assertion": 1, "timeout": 1}
+    assert figures.not_executed == {"no_code": 6}
+    assert figures.samples == 11
+    assert (figures.executed_rows, figures.passed_rows) == (5, 3)
+    assert figures.passed_share == pytest.approx(3 / 11)
+    assert figures.vacuous_share == pytest.approx(1 / 3)
+
+
+def test_accepted_rows_an_hour(write_run: Callable[..., Path]) -> None:
+    figures = figures_of(write_run())
+    assert figures.accepted == 2
+    assert figures.accepted_per_hour(1) == pytest.approx(120)
+    assert figures.accepted_per_hour(4) == pytest.approx(30)
+    assert figures.accepted_per_hour(0) is None
+
+
+def test_licences_and_measures_of_the_data_set(write_run: Callable[..., Path]) -> None:
+    rows = stages_of_a_run()["duplicates"][2]
+    rows[0]["licenses"] = ["MIT", "Apache-2.0"]
+    rows[1]["licenses"] = []
+    figures = figures_of(write_run(duplicates=rows))
+    assert figures.licenses == {"MIT": 1, "Apache-2.0": 1, "none found": 1}
+    assert (figures.measures["lines"].mean, figures.measures["lines"].most) == (2.0, 2.0)
+    assert "type_coverage" not in figures.measures  # null everywhere
+
+
+def test_a_model_that_repeats_itself_is_seen(write_run: Callable[..., Path]) -> None:
+    same = {"instruction": "Write  a function G.", "concepts": ["B", "a"]}
+    other = {"instruction": "write a function g.", "concepts": ["a ", "b"]}
+    rows = [hop_row(n, **(same if n % 2 else other)) for n in range(8)]
+    figures = figures_of(write_run(responses=rows), TABLE[: TABLE.index("responses") + 1])
+    assert figures.distinct_instructions == pytest.approx(1 / 8)
+    assert figures.distinct_concepts == pytest.approx(1 / 8)
+
+
+def test_what_refused_passing_samples(write_run: Callable[..., Path]) -> None:
+    metrics, chosen = (stages_of_a_run()[name][2] for name in ("metrics", "duplicates"))
+    metrics[0]["metrics"][0]["gate"] = "trivial_tests"
+    chosen[0]["sanitised"][0]["drop_reason"] = "bad_fence"
+    figures = figures_of(write_run(metrics=metrics, duplicates=chosen))
+    assert figures.refused == {"trivial_tests": 1, "bad_fence": 1}
+
+
+def test_a_run_of_seeds_alone(write_run: Callable[..., Path]) -> None:
+    figures = figures_of(write_run(), TABLE[: TABLE.index("sample") + 1])
+    assert figures.hops == {}
+    assert figures.distinct_concepts is None
+    assert figures.tokens_per_second is None
+    assert list(figures.stage_seconds) == ["quality", "unique", "sample"]
+
+
+def test_empty_stages(write_run: Callable[..., Path]) -> None:
+    figures = figures_of(write_run(responses=[], metrics=[], duplicates=[]))
+    assert (figures.samples, figures.verdicts, figures.accepted) == (0, {}, 0)
+    assert figures.distinct_instructions is None
+    json.dumps(as_data(figures))
+
+
+def test_a_row_without_samples(write_run: Callable[..., Path]) -> None:
+    rows = [hop_row(0, samples=None), hop_row(1, samples=[]), hop_row(2, samples=[sample(0)])]
+    figures = figures_of(write_run(responses=rows), TABLE[: TABLE.index("responses") + 1])
+    assert figures.samples == 1

@@ -1,0 +1,153 @@
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfalign_ray.config import RunConfig
+from selfalign_ray.report.report import Summary, report
+from tests.report.conftest import selected_row, stages_of_a_run
+
+RunConfigOf = Callable[..., RunConfig]
+SANDBOX = {"level": "A", "layers": {"seccomp": True, "landlock": False}, "preloaded": ["math"]}
+
+
+@pytest.fixture
+def make(run_config: RunConfigOf, write_run: Callable[..., Path]) -> Callable[..., Summary]:
+    """`make(["model.id=x"], metrics=rows)`: the report of the run written by hand."""
+
+    def made(overrides: list[str] | None = None, **replaced: Any) -> Summary:
+        cfg = run_config(*(overrides or []))
+        return report(cfg, write_run(**replaced), SANDBOX)
+
+    return made
+
+
+def test_a_run_on_a_page(make: Callable[..., Summary]) -> None:
+    summary = make(["report.price_per_gpu_hour=2"])
+    assert (summary.kept, summary.problems, summary.standin) == (2, [], False)
+    assert summary.dataset is not None
+    assert len(summary.dataset.read_text().splitlines()) == summary.kept
+    text = summary.report.read_text()
+    assert text.startswith("# selfalign: first\n\n**2 instruction-response pairs** from 10 files")
+    for said in (
+        "| read | - too_large | 2 | 20.0 % |",
+        "| instruction | - instruction_unfinished | 1 | 12.5 % |",
+        "| duplicates | **kept** | 2 | 66.7 % |",
+        "The counts add up",
+        "| responses | 6 | 4,200 | 80.0 % | 1,200 | 2.00 |",
+        "- 120.0 accepted rows per engine-hour",
+        "| not executed: no_code | 6 | 54.5 % |",
+        "| MIT | 2 | 100.0 % |",
+        "| seccomp | on |",
+        "### Example 2",
+    ):
+        assert said in text
+    assert "GPU-hour" not in text
+    assert "STAND-IN" not in text
+
+
+def test_the_manifest_is_whole_and_last(make: Callable[..., Summary]) -> None:
+    summary = make(["report.examples=0"])
+    path = summary.report.parent / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["config"]["report"]["examples"] == 0
+    assert manifest["funnel"]["files"] == 10
+    assert manifest["fingerprints"]["duplicates"] == "print-duplicates"
+    assert manifest["sandbox"] == SANDBOX
+    assert manifest["licenses"] == {"MIT": 2}
+    assert {"python", "ray", "pyarrow"} <= manifest["versions"].keys()
+    assert manifest["adds_up"] is True
+    assert manifest["hardware"]["cores"] >= 1
+    times = [p.stat().st_mtime_ns for p in summary.report.parent.iterdir() if p.is_file()]
+    assert path.stat().st_mtime_ns == max(times)
+    assert not list(summary.report.parent.glob(".*.part"))
+
+
+def test_secrets_stay_out(make: Callable[..., Summary], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "not-for-the-manifest")
+    summary = make(["name=not-for-the-manifest"])
+    assert "not-for-the-manifest" not in (summary.report.parent / "manifest.json").read_text()
+
+
+def test_a_stand_in_is_no_result(make: Callable[..., Summary]) -> None:
+    summary = make(["engine=standin"])
+    assert summary.standin
+    assert "> **STAND-IN ENGINE: NOT A RESULT.**" in summary.report.read_text()
+
+
+def test_rows_of_a_stand_in_are_no_result_either(make: Callable[..., Summary]) -> None:
+    rows = stages_of_a_run()["responses"][2]
+    rows[0]["model"] = "standin"
+    assert make(responses=rows).standin
+
+
+def test_a_missing_row_is_said_loudly(
+    make: Callable[..., Summary], caplog: pytest.LogCaptureFixture
+) -> None:
+    summary = make(metrics=stages_of_a_run()["metrics"][2][1:])
+    assert "stage responses kept 5 rows, stage metrics saw 4" in summary.problems
+    assert "THE COUNTS DO NOT ADD UP" in summary.report.read_text()
+    assert "The counts add up" not in summary.report.read_text()
+    assert "do not add up" in caplog.text
+
+
+def test_an_empty_data_set_says_where_the_rows_went(make: Callable[..., Summary]) -> None:
+    rows = [selected_row(n, drop_reason="duplicate_response") for n in range(3)]
+    summary = make(duplicates=rows)
+    assert (summary.kept, summary.problems) == (0, [])
+    text = summary.report.read_text()
+    assert "**0 instruction-response pairs**" in text
+    assert (
+        "No row was kept: the last ones were dropped in the stage duplicates, most for "
+        "duplicate_response (3 rows)." in text
+    )
+    assert "## Examples" not in text
+
+
+def test_a_run_that_stops_early(make: Callable[..., Summary]) -> None:
+    summary = make(["stages.until=responses"])
+    assert summary.dataset is None
+    assert summary.kept == 5
+    assert "**5 rows after the stage responses**" in summary.report.read_text()
+
+
+def test_a_run_that_begins_in_the_middle(make: Callable[..., Summary]) -> None:
+    summary = make(["start.stage=concepts", "start.rows=x.jsonl"])
+    assert summary.kept == 2
+    assert "from rows made elsewhere" in summary.report.read_text()
+    assert "filtered_functions.jsonl" not in summary.counts
+
+
+def test_hostile_texts_stay_in_their_fences(make: Callable[..., Summary]) -> None:
+    text = "````\n# Not a heading\n| a | b |\n" + "`" * 9 + "\n<script>\x00\u2028"
+    rows = [
+        selected_row(
+            0, response=text, final_instruction=text, tests="x" * 100_000, concepts=[text]
+        ),
+        selected_row(1, repository="a`b|c\n# d", licenses=["X|Y`\n"]),
+        selected_row(2, response=None, tests=None, concepts=None, verdicts=None, metrics=None),
+    ]
+    summary = make(duplicates=rows)
+    outside, fence = [], ""
+    for line in summary.report.read_text().splitlines():
+        mark = re.match(r"`{3,}", line)
+        if fence:
+            fence = "" if line == fence else fence
+        elif mark:
+            fence = mark.group()
+        else:
+            outside.append(line)
+    assert fence == ""
+    headings = [line for line in outside if line.startswith("#")]
+    assert "# Not a heading" not in headings
+    assert len([line for line in headings if line.startswith("### Example")]) == 3
+    assert "more characters)" in summary.report.read_text()
+
+
+def test_the_same_rows_give_the_same_examples(make: Callable[..., Summary]) -> None:
+    one = make(["report.examples=1"]).report.read_text()
+    backwards = {name: rows[::-1] for name, (_, _, rows) in stages_of_a_run().items()}
+    assert make(["report.examples=1"], **backwards).report.read_text() == one

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfalign_ray import schemas
+from selfalign_ray.ids import keyed_int
+from selfalign_ray.selection.duplicates import (
+    add_key,
+    code_key,
+    duplicates,
+    instruction_key,
+    keep_first,
+)
+
+Row = dict[str, Any]
+RUN_SEED = 7
+STEPS: list[tuple[Callable[[Row], str], str]] = [
+    (instruction_key, "duplicate_instruction"),
+    (code_key, "duplicate_response"),
+]
+
+
+def row(number: int, instruction: str, code: str, drop_reason: str | None = None) -> Row:
+    return {
+        "row_id": f"row {number}",
+        "seed_id": f"seed {number}",
+        "instruction": instruction,
+        "code": code,
+        "drop_reason": drop_reason,
+    }
+
+
+def table(rows: list[Row]) -> pa.Table:
+    schema = pa.schema([schemas.SELECTED.field(name) for name in row(0, "", "")])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def by_parts(rows: list[Row], parts: int) -> dict[str, str | None]:
+    """What the stage does, with the shuffle done here."""
+    for key_of, reason in STEPS:
+        keyed = add_key(table(rows), key_of=key_of, parts=parts).to_pylist()
+        groups = [[r for r in keyed if r["duplicates_part"] == part] for part in range(parts)]
+        columns = add_key(table([]), key_of=key_of, parts=parts).schema
+        keep = partial(keep_first, reason=reason, run_seed=RUN_SEED)
+        found = [keep(pa.Table.from_pylist(group, schema=columns)) for group in groups]
+        rows = pa.concat_tables(found).to_pylist()
+    return {r["row_id"]: r["drop_reason"] for r in rows}
+
+
+def brute_force(rows: list[Row]) -> dict[str, str | None]:
+    """The rule of the docstring: each row against each."""
+    place = {r["row_id"]: keyed_int(63, RUN_SEED, "duplicates", r["seed_id"]) for r in rows}
+    reasons = {r["row_id"]: r["drop_reason"] for r in rows}
+    for key_of, reason in STEPS:
+        kept = [r for r in rows if reasons[r["row_id"]] is None]
+        for one in kept:
+            others = [o for o in kept if key_of(o) == key_of(one)]
+            if any(place[o["row_id"]] < place[one["row_id"]] for o in others):
+                reasons[one["row_id"]] = reason
+    return reasons
+
+
+_ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["Sort a list", "sort a  LIST", "Sort a set", "Add two numbers"]),
+        st.sampled_from(["x = 1", "x=1  # one", "x = 2", "def f(: pass", "def  f(: pass"]),
+        st.sampled_from([None, None, None, "no_choice"]),
+    ),
+    max_size=12,
+).map(lambda found: [row(number, *one) for number, one in enumerate(found)])
+
+
+@settings(deadline=None)
+@given(_ROWS, st.integers(1, 5), st.randoms())
+def test_the_result_is_that_of_brute_force_however_rows_are_spread(
+    rows: list[Row], parts: int, order: Any
+) -> None:
+    expected = brute_force(rows)
+    order.shuffle(rows)
+    found = by_parts(rows, parts)
+    assert found == expected
+    kept = [r for r in rows if found[r["row_id"]] is None]
+    for key_of, _ in STEPS:
+        assert len({key_of(r) for r in kept}) == len(kept)
+
+
+def test_a_row_may_fall_to_one_that_falls_itself() -> None:
+    numbers = sorted(range(3), key=lambda n: keyed_int(63, RUN_SEED, "duplicates", f"seed {n}"))
+    first, second, third = numbers
+    rows = [row(first, "a", "x = 1"), row(second, "b", "x = 1"), row(third, "b", "x = 2")]
+    assert by_parts(rows, 1) == {
+        f"row {first}": None,
+        f"row {second}": "duplicate_response",
+        f"row {third}": "duplicate_instruction",
+    }
+
+
+def test_the_same_row_twice_is_kept_once() -> None:
+    columns = add_key(table([]), key_of=code_key, parts=1).schema
+    twice = add_key(table([row(0, "a", "x = 1")] * 2), key_of=code_key, parts=1).cast(columns)
+    reasons = keep_first(twice, reason="duplicate_response", run_seed=RUN_SEED)["drop_reason"]
+    assert reasons.to_pylist() == [None, "duplicate_response"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("Sort a list.", "sort  A\nlist. ", True),
+        ("Sort a list.", "Sort a set.", False),
+        ("Sort a list", "Sort alist", False),
+        ("\ufb01nd \uff58", "find x", True),
+    ],
+)
+def test_instructions_are_equal_but_for_case_and_white_space(
+    one: str, other: str, *, equal: bool
+) -> None:
+    keys = [instruction_key(row(0, text, "")) for text in (one, other)]
+    assert (keys[0] == keys[1]) is equal
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("def f(a): return a", "def f(a):\n    # same\n    '''Doc.'''\n    return a\n", True),
+        ("x = 'a'", 'x = "a"', True),
+        ("def f(a): return a", "def f(b): return b", False),
+        ("def f(a): 'Doc.'", "def f(a): pass", True),
+        ("'''Doc.'''\nx = 1", "x = 1", True),
+        ("def f(: pass", "def  f(:\n pass", True),
+        ("x = 0x" + "f" * 5_000, "x  = 0x" + "f" * 5_000, True),
+    ],
+)
+def test_codes_are_equal_but_for_comments_docstrings_and_layout(
+    one: str, other: str, *, equal: bool
+) -> None:
+    keys = [code_key(row(0, "", text)) for text in (one, other)]
+    assert (keys[0] == keys[1]) is equal
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+def test_no_text_raises(text: str) -> None:
+    code_key(row(0, "", text))
+    instruction_key(row(0, text, ""))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_the_stage_gives_the_same_however_rows_are_spread(
+    ray_local: None, run_config: Any, blocks: int
+) -> None:
+    cfg = run_config(f"run_seed={RUN_SEED}")
+    rows = [
+        row(n, f"Task {n % 5}", f"x = {n % 7}", "no_choice" if n % 4 == 0 else None)
+        for n in range(24)
+    ]
+    spread = [table(rows[start::blocks]) for start in range(blocks)]
+    found = duplicates(ray.data.from_arrow(spread), cfg).take_all()
+    assert {r["row_id"]: r["drop_reason"] for r in found} == brute_force(rows)
+    assert set(found[0]) == set(rows[0])
+
+
+@pytest.mark.ray
+def test_each_criterion_is_a_switch(ray_local: None, run_config: Any) -> None:
+    rows = [row(0, "a", "x = 1"), row(1, "a", "x = 1"), row(2, "b", "x = 1")]
+    for by, count in (("instruction", 2), ("code", 1)):
+        other = "code" if by == "instruction" else "instruction"
+        cfg = run_config(f"selection.duplicates.by_{other}=false")
+        found = duplicates(ray.data.from_arrow([table(rows)]), cfg).take_all()
+        assert sum(r["drop_reason"] is None for r in found) == count
+
+
+@pytest.mark.ray
+def test_rows_that_are_all_dropped_pass_through(ray_local: None, run_config: Any) -> None:
+    rows = [row(n, "a", "x = 1", "no_choice") for n in range(3)]
+    found = duplicates(ray.data.from_arrow([table(rows)]), run_config()).take_all()
+    assert [r["drop_reason"] for r in found] == ["no_choice"] * 3

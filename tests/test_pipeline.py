@@ -1,0 +1,207 @@
+"""pipeline.py: the whole table with the stand-in engine, resumed, cut and entered anywhere."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from selfalign_ray import pipeline, schemas
+from selfalign_ray.errors import UserError
+from selfalign_ray.stage import Saved
+from selfalign_ray.watch.display import Display
+
+GOOD = '''"""A module."""
+
+import math
+
+
+def area_{n}(radius: float, factor: float) -> float:
+    """Return the area of a circle of this radius, scaled.
+
+    The factor may be negative.
+    """
+    scaled = radius * factor + {n}
+    return math.pi * scaled**2
+'''
+SAVED = ("quality", "unique", "sample", "responses", "metrics", "duplicates")
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "my code"
+    folder.mkdir()
+    for n in range(6):
+        (folder / f"good_{n}.py").write_text(GOOD.format(n=n))
+    (folder / "twin.py").write_text(GOOD.format(n=0))
+    (folder / "empty.py").write_text("")
+    (folder / "bad.py").write_bytes(b"x = '\xff'\n")
+    (folder / "untyped.py").write_text("def f(x):\n    return x\n" * 3)
+    return folder
+
+
+@pytest.fixture
+def config(run_config, source):
+    def make(*overrides):
+        return run_config(
+            "source=folder",
+            f"source.path='{source}'",
+            "source.license=MIT",
+            "engine=standin",
+            "recipe.hops.responses.sampling.n=3",
+            *overrides,
+        )
+
+    return make
+
+
+def run(cfg):
+    names = [stage.name for stage in pipeline.selected(cfg)]
+    with Display(names, 10) as display:
+        return pipeline.run(cfg, display)
+
+
+def manifests(cfg, names=SAVED):
+    return {name: Saved(Path(cfg.run_dir), name).manifest() for name in names}
+
+
+def rows_of(cfg, stage):
+    return pq.read_table(Saved(Path(cfg.run_dir), stage).rows).to_pylist()
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
+def test_functions_become_a_data_set_and_no_row_is_lost(ray_local, config):
+    cfg = config()
+    last = run(cfg)
+    assert last.name == "duplicates"
+    counts = {name: manifest["rows"] for name, manifest in manifests(cfg).items()}
+    for above, below in itertools.pairwise(SAVED):
+        assert sum(counts[below].values()) == counts[above]["kept"], (above, below)
+    assert counts["unique"] == {"kept": 6, "duplicate_seed": 1}
+    assert counts["duplicates"]["kept"] > 0
+    kept = [row for row in rows_of(cfg, "duplicates") if row["drop_reason"] is None]
+    for row in kept:
+        assert row["licenses"] == ["MIT"]
+        assert row["repository"]
+        assert row["path"].startswith("good_")
+        assert row["response"].startswith("```python\ndef ")
+        assert row["model"] == "standin"
+        verdicts = {v["sample_index"]: v["verdict"] for v in row["verdicts"]}
+        assert verdicts[row["sample_index"]] == "passed"
+    verdicts = [v["verdict"] for row in rows_of(cfg, "metrics") for v in row["verdicts"]]
+    assert len(set(verdicts)) > 1, "the stand-in's spoilt samples have to fail"
+
+
+@pytest.mark.ray
+def test_a_run_goes_on_after_its_last_whole_stage(ray_local, config):
+    cut = config("stages.until=seeds")
+    assert run(cut).name == "sample"
+    before = manifests(cut, ["sample"])
+    whole = config("stages.until=concepts")
+    assert run(whole).name == "concepts"
+    assert manifests(whole, ["sample"]) == before
+    row = rows_of(whole, "concepts")[0]
+    assert row["concepts"]
+    assert row["instruction"] is None
+
+
+@pytest.mark.ray
+def test_a_changed_setting_redoes_its_stage_and_those_below(ray_local, config):
+    run(config("stages.until=seeds"))
+    first = manifests(config(), ["quality", "unique", "sample"])
+    cfg = config("stages.until=seeds", "seeds.sample.limit=2")
+    run(cfg)
+    second = manifests(cfg, ["quality", "unique", "sample"])
+    assert second["quality"] == first["quality"]
+    assert second["unique"] == first["unique"]
+    assert second["sample"]["rows"] == {"kept": 2, "not_sampled": 4}
+
+
+@pytest.mark.ray
+def test_a_setting_of_speed_redoes_nothing(ray_local, config):
+    prints = pipeline.fingerprints(pipeline.stages(), config())
+    faster = config("engine.rows_in_flight=7", "engine.rows_per_block=7", "sandbox.slots=1")
+    assert pipeline.fingerprints(pipeline.stages(), faster) == prints
+    warmer = config("recipe.hops.responses.sampling.temperature=0.4")
+    changed = pipeline.fingerprints(pipeline.stages(), warmer)
+    assert [name for name in prints if prints[name] != changed[name]] == [
+        stage.name for stage in pipeline.stages()[7:]
+    ]
+
+
+@pytest.mark.ray
+def test_rows_made_elsewhere_enter_in_the_middle(ray_local, config, tmp_path):
+    rows = [{"seed": f"def g{i}(): ...", "concepts": "sets, heaps"} for i in range(3)]
+    rows.append({"seed": "def h(): ...", "concepts": None})
+    path = tmp_path / "made.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg = config("start.stage=instruction", f"start.rows='{path}'", "stages.until=instruction")
+    run(cfg)
+    made = rows_of(cfg, "instruction")
+    assert sorted(str(row["drop_reason"]) for row in made) == ["None"] * 3 + ["no_concepts"]
+    assert {tuple(r["concepts"]) for r in made if r["instruction"]} == {("sets", "heaps")}
+    assert len({row["seed_id"] for row in made}) == 4
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
+def test_responses_made_elsewhere_are_executed(ray_local, config, tmp_path):
+    good = "```python\ndef f(x):\n    return x + 1\n\n# Tests\nassert f(1) == 2\n```"
+    bad = good.replace("+ 1", "- 1")
+    path = tmp_path / "made.jsonl"
+    rows = [{"instruction": f"Write f {i}.", "response": r} for i, r in enumerate([good, bad, "?"])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg = config("start.stage=execution", f"start.rows='{path}'", "recipe=short")
+    run(cfg)
+    reasons = {row["instruction"]: row["drop_reason"] for row in rows_of(cfg, "metrics")}
+    assert reasons["Write f 0."] is None
+    assert reasons["Write f 1."] == "no_passing_sample"
+    assert reasons["Write f 2."] is not None
+    assert rows_of(cfg, "duplicates")[0]["code"].startswith("def f(x)")
+
+
+@pytest.mark.ray
+def test_missing_columns_are_named(ray_local, config, tmp_path):
+    (tmp_path / "made.jsonl").write_text('{"text": "x"}\n')
+    cfg = config("start.stage=execution", f"start.rows='{tmp_path}/made.jsonl'")
+    with pytest.raises(UserError, match=r"lacks instruction, samples, .*it has text"):
+        run(cfg)
+
+
+@pytest.mark.ray
+def test_a_source_without_a_good_seed_says_why(ray_local, config, source):
+    for path in source.glob("*.py"):
+        path.write_text("x = 1\n")
+    with pytest.raises(UserError, match=r"no seed is left after the stage quality(.|\n)*no_funct"):
+        run(config())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["stages.until=nosuch"], "stages.until: no stage 'nosuch'; the stages are read, "),
+        (["start.stage=responses"], "give both start.stage and start.rows"),
+        (["start.stage=read", "start.rows=x"], "use source=folder"),
+        (["start.stage=metrics", "start.rows=x", "stages.until=sample"], "comes before"),
+        (["start.stage=execution", "start.rows=/nowhere/*.jsonl"], None),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(config, overrides, said):
+    cfg = config(*overrides)
+    if said:
+        with pytest.raises(UserError, match=said):
+            pipeline.selected(cfg)
+    else:
+        assert pipeline.selected(cfg)[0].name == "execution"
+
+
+def test_every_saved_stage_has_the_schema_s_columns_of_the_one_above():
+    table = [stage for stage in pipeline.stages() if stage.saves]
+    for above, below in itertools.pairwise(table):
+        lost = set(above.gives.names) - set(below.gives.names)
+        assert not lost, (above.name, below.name, lost)
+    assert table[-1].gives is schemas.SELECTED
