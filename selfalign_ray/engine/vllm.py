@@ -41,8 +41,11 @@ def worker_environment(engine: EngineConfig, device: str) -> dict[str, str]:
     common = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if device == "cuda":
         return common
-    threads = engine.cpu_threads or len(os.sched_getaffinity(0))
-    return common | {
+    cores = sorted(os.sched_getaffinity(0))
+    threads = engine.cpu_threads or len(cores)
+    # One engine has the machine, so its threads stay on their cores; several share them.
+    affinity = {"GOMP_CPU_AFFINITY": " ".join(map(str, cores))} if engine.engines == 1 else {}
+    return common | affinity | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_CPU_KVCACHE_SPACE": f"{max(1, round(engine.cpu_kv_cache_gb))}",

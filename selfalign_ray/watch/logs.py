@@ -1,7 +1,8 @@
 """`pipeline.log`: one file a run, with the records of the driver and of every worker.
 
 A worker hands its records to the tally; the driver alone writes the file. The console shows the
-project's own lines from the driver and every warning, each kind of warning a few times only.
+project's own lines from the driver and its own warnings, each kind a few times only; what
+libraries say is for the file.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ QUIET = {"quiet": True}  # `extra=QUIET`: for the file, not for the console
 _COLLECT_SECONDS = 1.0  # between two looks at what the workers said
 _ALIKE = 3  # warnings of one kind that the console shows
 _CONSOLE_CHARACTERS = 240  # of a line on the console; the file has it whole
-# For the file alone: nothing that a user of this project could act on.
-_QUIET_LOGGERS = ("py.warnings", "ray._private.authentication")
 _FORMATTER = logging.Formatter()
 
 
@@ -116,7 +115,7 @@ class RunLog:
 
     def _take_lines(self) -> None:
         for line in sorted(tally.take_lines(), key=lambda line: line.created):
-            self.take(line, console=line.level >= logging.WARNING and _is_loud(line.logger))
+            self.take(line, console=line.level >= logging.WARNING and _is_ours(line.logger))
 
 
 _current: list[RunLog] = []
@@ -186,8 +185,8 @@ def _line(record: logging.LogRecord, role: str, masker: Masker) -> Line:
     return Line(record.created, record.levelno, record.name, role, text)
 
 
-def _is_loud(logger: str) -> bool:
-    return not logger.startswith(_QUIET_LOGGERS)
+def _is_ours(logger: str) -> bool:
+    return logger == OURS or logger.startswith(f"{OURS}.")
 
 
 class _WorkerHandler(logging.Handler):
@@ -206,7 +205,7 @@ class _DriverHandler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        quiet = getattr(record, "quiet", False) or not _is_loud(record.name)
+        quiet = getattr(record, "quiet", False) or not _is_ours(record.name)
         self._log.take(_line(record, "driver", self._log._masker), console=not quiet)
 
 
@@ -214,8 +213,7 @@ class _FromWarning(logging.Filter):
     """Ours from any level that their loggers let through, other people's from WARNING."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        ours = record.name == OURS or record.name.startswith(f"{OURS}.")
-        return ours or record.levelno >= logging.WARNING
+        return _is_ours(record.name) or record.levelno >= logging.WARNING
 
 
 def _places() -> list[logging.Logger]:
