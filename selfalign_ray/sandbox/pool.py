@@ -1,0 +1,169 @@
+"""The sandbox as its users see it: programs in, verdicts out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from selfalign_ray.errors import UserError
+from selfalign_ray.sandbox.bpf import ARCHITECTURES
+from selfalign_ray.sandbox.config import LEVELS, SandboxConfig
+from selfalign_ray.sandbox.launch import Rung, StartError, Zygote, ladder, plan_of, policy_of
+from selfalign_ray.sandbox.slot import Slot, tested_zygote
+from selfalign_ray.sandbox.verdict import Verdict
+from selfalign_ray.settings import check
+
+_BELOW = (
+    "sandbox.minimum_level: this machine does not offer level {} or better.",
+    "How to get level A: run as root; in Docker with --cap-add SYS_ADMIN --security-opt",
+    "seccomp=unconfined --security-opt apparmor=unconfined; in Kubernetes with securityContext",
+    "capabilities.add [SYS_ADMIN]; or let users make namespaces: sysctl user.max_user_namespaces",
+    "above 0 and, on Ubuntu, kernel.apparmor_restrict_unprivileged_userns=0.",
+    "How to get level B: Linux 5.13 with landlock in /sys/kernel/security/lsm, and a container",
+    "runtime that lets the landlock calls through (Docker 23, containerd 1.7).",
+    "What was tried:",
+)
+
+
+@dataclass
+class _Job:
+    code: str
+    tests: str
+    done: Future[Verdict] = field(default_factory=Future)
+    attempts: int = 0
+    failed_on: int = -1  # the slot that could not run it
+
+
+class Sandbox:
+    """A pool of slots.
+
+    Generated code runs in none of this process's threads, and none of its memory is forked.
+    """
+
+    def __init__(self, config: SandboxConfig) -> None:
+        """Finds the best level that this machine offers, and starts the slots.
+
+        Raises:
+            UserError: the level is below `minimum_level`, or a setting cannot be.
+        """
+        check(config, "sandbox")
+        self._config = config
+        self._rung, self._plan, zygote = best_level(config)
+        self._ready = zygote.ready
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._slots = [Slot(config, self._plan, zygote)]
+        self._slots += [Slot(config, self._plan) for _ in range(config.slots - 1)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(index,), daemon=True, name=f"slot {index}")
+            for index in range(config.slots)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def judge(self, programs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """The verdicts of (code, tests) pairs, in order; the slots work in parallel."""
+        jobs = [_Job(code, tests) for code, tests in programs]
+        with self._changed:
+            if self._closed:
+                raise ValueError("the sandbox is closed")
+            self._jobs.extend(jobs)
+            self._changed.notify_all()
+        return [job.done.result() for job in jobs]
+
+    def describe(self) -> dict[str, Any]:
+        """What is enforced here, for a run's manifest."""
+        return {
+            "level": self._rung.level,
+            "layers": self._rung.layers(),
+            "policy": policy_of(self._plan),
+            "python": self._ready["python"],
+            "preloaded": self._ready["preloaded"],
+            "profile": self._config.profile,
+            "assurance": self._config.assurance,
+        }
+
+    def close(self) -> None:
+        """Ends all slots, once what they were given is judged."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _work(self, index: int) -> None:
+        slot = self._slots[index]
+        while (job := self._next(index)) is not None:
+            try:
+                verdict = slot.judge(job.code, job.tests)
+            except Exception as error:  # noqa: BLE001 - raised by `judge`, where somebody waits
+                slot.close()
+                job.done.set_exception(error)
+                continue
+            job.attempts += 1
+            if verdict.verdict == "infra" and job.attempts < self._config.attempts:
+                job.failed_on = index
+                with self._changed:
+                    self._jobs.append(job)
+                    self._changed.notify_all()
+            else:
+                job.done.set_result(verdict)
+        slot.close()
+
+    def _next(self, index: int) -> _Job | None:
+        """The next job for this slot; null once the sandbox is closed and nothing waits."""
+        with self._changed:
+            while True:
+                for job in self._jobs:
+                    if job.failed_on != index or len(self._slots) == 1:
+                        self._jobs.remove(job)
+                        return job
+                if self._closed:
+                    return None
+                self._changed.wait()
+
+
+def best_level(config: SandboxConfig) -> tuple[Rung, Mapping[str, Any], Zygote]:
+    """Tries the levels from the top, and says which holds, with a zygote that runs at it.
+
+    Raises:
+        UserError: none at or above `minimum_level` holds; with the reason of each.
+    """
+    require_linux()
+    reasons = []
+    allowed = LEVELS[: LEVELS.index(config.minimum_level) + 1]
+    for rung in ladder():
+        if rung.level in allowed:
+            plan = plan_of(config, rung)
+            try:
+                return rung, plan, tested_zygote(config, plan)
+            except StartError as error:
+                reasons.append(f"  {rung.name()}: {error}")
+    raise UserError("\n".join([*_BELOW, *reasons]).format(config.minimum_level))
+
+
+def require_linux() -> None:
+    machine = os.uname()
+    if machine.sysname != "Linux" or machine.machine not in ARCHITECTURES:
+        raise UserError(
+            f"sandbox: needs Linux on {' or '.join(ARCHITECTURES)}; "
+            f"this is {machine.sysname} on {machine.machine}"
+        )

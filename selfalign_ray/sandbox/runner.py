@@ -1,0 +1,317 @@
+"""Runs one program in the jail: the solution, then its tests, then the report.
+
+What untrusted code can change (modules, builtins) is not used after it has run: functions are
+taken at import, and the report is written as bytes, one line a call.
+"""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import builtins
+import gc
+import os
+import random
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+from selfalign_ray.sandbox.report import NONCE_BYTES, one_line
+from selfalign_ray.sandbox.suite import Step, future_flags, steps
+from selfalign_ray.sandbox.suspicion import may_be_suspicious, modules_imported, suspicions
+from selfalign_ray.sandbox.tampering import Snapshot, changes
+
+# The functions below keep the builtins of now, whatever a program does to them.
+globals()["__builtins__"] = dict(vars(builtins))
+_write, _read, _exit = os.write, os.read, os._exit
+_import = builtins.__import__
+_BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
+CODE, TESTS = "<code>", "<tests>"
+# Given back when memory has run out, for the report. Made before the fork: no sample touches it.
+_RESERVE = [bytearray(1 << 20)]
+
+
+class EndError(Exception):
+    """The verdict is known."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind, detail)
+        self.kind, self.detail = kind, detail
+
+
+class Channel:
+    """The program's way in and its report's way out."""
+
+    def __init__(self, source: int, report: int) -> None:
+        self._source, self._report = source, report
+        self._texts = 2  # the code and the tests come before the nonce
+        self.left = False
+
+    def leave(self) -> None:
+        """Closes it in a process that the program has forked: one report is enough."""
+        if not self.left:
+            self.left = True
+            os.close(self._source)
+            os.close(self._report)
+
+    def say(self, line: str) -> None:
+        text = b"" if self.left else (line + "\n").encode("utf-8", "backslashreplace")
+        while text:
+            text = text[_write(self._report, text) :]
+
+    def take(self, size: int) -> bytes:
+        """Exactly so many bytes; what is missing was read by somebody else."""
+        parts = []
+        while size:
+            part = _read(self._source, min(size, 1 << 16))
+            if not part:
+                raise EndError("sandbox_violation", "the program's own channel was read or closed")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def text(self) -> str:
+        """One text: its length in 8 bytes, then UTF-8 in which surrogates may stand alone."""
+        self._texts -= 1
+        size = int.from_bytes(self.take(8), "little")
+        return self.take(size).decode("utf-8", "surrogatepass")
+
+    def nonce(self) -> str:
+        """What the worker sent last, whether the texts before it were read or not."""
+        while self._texts:
+            self.text()
+        return self.take(NONCE_BYTES).hex()
+
+
+def run(channel: Channel, work: Callable[[], None]) -> NoReturn:
+    """Does the work, reports what came of it, and ends the process."""
+    kind, detail = "passed", ""
+    try:
+        work()
+    except EndError as end:
+        kind, detail = end.kind, end.detail
+    except MemoryError:
+        _RESERVE.clear()
+        kind, detail = "out_of_memory", "MemoryError"
+    except BaseException as error:  # noqa: BLE001 - a program may raise anything
+        kind, detail = failure(error)
+    if channel.left:
+        _exit(kind != "passed")
+    try:
+        nonce = channel.nonce()
+    except EndError as end:
+        channel.say(f"suspicious {end.detail}")
+        _exit(1)
+    channel.say(f"end {nonce} {kind} {one_line(detail)}")
+    _exit(0)
+
+
+def warm_up(options: Mapping[str, Any]) -> None:
+    """Runs a small program in the zygote, so that what Python sets up at first use is there.
+
+    Each sample would else do it again: 2 milliseconds.
+    """
+    code = (
+        "import math, typing\n"
+        "class Point:\n    def __init__(self, x): self.x = x\n"
+        "def area(values: list[int]) -> float:\n"
+        "    return sum(v * math.pi for v in values if v > 0) or len({str(v): 1 for v in values})\n"
+    )
+    tests = "for _ in range(2):\n    assert area([1]) > 3, 'small'\nassert area([0]) == 2\n"
+    (source, theirs), (sink, report) = os.pipe(), os.pipe()
+    os.write(theirs, len(code).to_bytes(8, "little") + code.encode())
+    main, loaded = sys.modules["__main__"], dict(sys.modules)
+    channel = Channel(source, report)
+    load(channel, new_main(), options)
+    failed = run_tests(channel, sys.modules["__main__"], tests)
+    assert failed is not None
+    gc.disable()
+    sys.modules.clear()
+    sys.modules.update(loaded, __main__=main)
+    for descriptor in (source, theirs, sink, report):
+        os.close(descriptor)
+
+
+def run_shared(channel: Channel, taken: list[Snapshot], options: Mapping[str, Any]) -> None:
+    """Judges the program on the channel, code and tests in this process."""
+    main = new_main()
+    suspicious = load(channel, main, options)
+    if suspicious:
+        tell_changes(channel, taken)
+    failed = run_tests(channel, main, channel.text())
+    finish()
+    if suspicious:
+        tell_changes(channel, taken)
+    if failed:
+        raise failed
+
+
+def tell_changes(channel: Channel, taken: list[Snapshot]) -> None:
+    """Looks at what the tests rely on; costs each sample's own copy of those pages."""
+    for change in changes(taken):
+        channel.say(f"suspicious {one_line('changed ' + change)}")
+
+
+def new_main() -> types.ModuleType:
+    """The module that code and tests share, as one script would."""
+    main = types.ModuleType("__main__")
+    main.__file__ = "main.py"
+    main.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"] = main
+    return main
+
+
+def load(channel: Channel, main: types.ModuleType, options: Mapping[str, Any]) -> bool:
+    """Parses and runs the solution; whether it looks suspicious."""
+    source = channel.text()
+    tree, compiled = compiled_code(source)
+    found = sorted(set(suspicions(tree))) if may_be_suspicious(compiled) else []
+    if options["profile"] == "fork":
+        os.register_at_fork(after_in_child=channel.leave)
+        found = [word for word in found if not word.startswith("imports multiprocessing")]
+    for suspicion in found:
+        channel.say(f"suspicious {one_line(suspicion)}")
+    if options["profile"] == "strict":
+        _only(options["imports"], tree, main)
+    random.seed(source.encode("utf-8", "surrogatepass"))  # the same program, the same draws
+    gc.enable()
+    exec(compiled, main.__dict__)  # noqa: S102 - what this process is for
+    shadowed = _BUILTINS & main.__dict__.keys()
+    for name in sorted(shadowed):
+        channel.say(f"suspicious has its own {one_line(name)}")
+    return bool(found or shadowed)
+
+
+def compiled_code(source: str) -> tuple[ast.Module, types.CodeType]:
+    try:
+        tree = ast.parse(source, CODE)
+        return tree, compile(tree, CODE, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError) as error:  # ValueError: NUL bytes
+        raise EndError("syntax_error", describe(error)) from None
+
+
+def run_tests(channel: Channel, main: types.ModuleType, source: str) -> EndError | None:
+    """Runs each step of the tests by itself, and says what the first failure was."""
+    try:
+        tree = ast.parse(source, TESTS)
+        todo = steps(tree)
+        flags = future_flags(tree)
+        compiled = [
+            compile(ast.Module([s.node], []), TESTS, "exec", flags, dont_inherit=True) for s in todo
+        ]
+    except (SyntaxError, ValueError, RecursionError) as error:
+        channel.say("loaded 0")
+        raise EndError("syntax_error", f"tests: {describe(error)}") from None
+    channel.say(f"loaded {sum(step.test for step in todo)}")
+    if "unittest" in source:
+        _watch_unittest()
+    first, number = None, 0
+    for step, code in zip(todo, compiled, strict=True):
+        number += step.test
+        failed = _run_step(step, code, main)
+        if failed and not step.test:
+            raise first or failed  # without its set-up no later test means anything
+        if step.test:
+            line = f"{number} {failed.kind} {one_line(failed.detail)}" if failed else None
+            channel.say(line or f"{number} passed")
+        first = first or failed
+    if number and names_of(compiled).isdisjoint(main.__dict__):
+        channel.say("note no test uses a name of the code")
+    return first
+
+
+def _run_step(step: Step, code: types.CodeType, main: types.ModuleType) -> EndError | None:
+    try:
+        exec(code, main.__dict__)  # noqa: S102 - what this process is for
+    except AssertionError as error:
+        detail = describe(error)
+        source = step.source()
+        return EndError(
+            "assertion", source if detail == "AssertionError" else f"{source} ({detail})"
+        )
+    except BaseException as error:  # noqa: BLE001 - a program may raise anything
+        return EndError(*failure(error))
+    return None
+
+
+def names_of(compiled: Iterable[types.CodeType]) -> set[str]:
+    """The names that code reads, functions within it included."""
+    names: set[str] = set()
+    waiting = list(compiled)
+    while waiting:
+        code = waiting.pop()
+        names.update(code.co_names)
+        waiting.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
+    return names
+
+
+def finish() -> None:
+    """What the interpreter does at its end: wait for threads, run exit functions, flush."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "flush"):
+            stream.flush()
+
+
+def failure(error: BaseException) -> tuple[str, str]:
+    """The verdict and detail of an exception that reached the top."""
+    if isinstance(error, EndError):
+        return error.kind, error.detail
+    if isinstance(error, MemoryError):
+        return "out_of_memory", "MemoryError"
+    return ("assertion" if isinstance(error, AssertionError) else "exception"), describe(error)
+
+
+def describe(error: BaseException) -> str:
+    """Type, message and line of an exception whose own methods may be hostile."""
+    name = type.__getattribute__(type(error), "__name__")
+    try:
+        message = str.__str__(str(error))
+    except BaseException:  # noqa: BLE001 - `__str__` is the program's
+        message = ""
+    where = ""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename == CODE:
+            where = f" (line {frame.tb_lineno})"
+        frame = frame.tb_next
+    return one_line(f"{name}: {message}" if message else str(name)) + where
+
+
+def _only(allowed: list[str], tree: ast.Module, main: types.ModuleType) -> None:
+    """The strict profile: import statements of the listed modules only."""
+    for name in modules_imported(tree):
+        if name not in allowed:
+            raise EndError("sandbox_violation", f"imports {name or 'a relative module'}")
+
+    def guarded(name: str, *rest: Any, **named: Any) -> Any:
+        if name.partition(".")[0] not in allowed:
+            raise ImportError(f"{name} is not on the strict profile's list")
+        return _import(name, *rest, **named)
+
+    main.__dict__["__builtins__"] = {**vars(builtins), "__import__": guarded}
+
+
+def _watch_unittest() -> None:
+    """Makes `unittest.main()` raise its first failure instead of leaving the process."""
+    import unittest
+
+    def main(module: Any = "__main__", defaultTest: Any = None, *_: Any, **__: Any) -> None:  # noqa: N803
+        loader = unittest.TestLoader()
+        place = sys.modules[module] if isinstance(module, str) else module
+        names = [defaultTest] if isinstance(defaultTest, str) else list(defaultTest or [])
+        suite = (
+            loader.loadTestsFromNames(names, place) if names else loader.loadTestsFromModule(place)
+        )
+        result = unittest.TestResult()
+        suite.run(result)
+        for kind, pairs in ((AssertionError, result.failures), (RuntimeError, result.errors)):
+            for case, trace in pairs:
+                raise kind(f"{case}: {trace.strip().splitlines()[-1]}")
+        if not result.testsRun:
+            raise AssertionError("no test was found")
+
+    unittest.main = main  # type: ignore[assignment]

@@ -1,0 +1,146 @@
+"""One slot: a zygote, replaced when it has run its share or broke, and the samples on it."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from selfalign_ray.sandbox.canaries import demand, fly
+from selfalign_ray.sandbox.config import SandboxConfig
+from selfalign_ray.sandbox.execution import Execution, run_together
+from selfalign_ray.sandbox.launch import StartError, Zygote, policy_of, top_names
+from selfalign_ray.sandbox.report import one_line
+from selfalign_ray.sandbox.verdict import Outcome, Reading, Verdict, read
+
+
+class Slot:
+    """Judges one program at a time."""
+
+    def __init__(
+        self, config: SandboxConfig, plan: Mapping[str, Any], zygote: Zygote | None = None
+    ) -> None:
+        self._config, self._plan = config, plan
+        self._policy = policy_of(plan)
+        # By part and by whether they have loaded all modules; each starts with its first program.
+        self._zygotes: dict[tuple[str, bool], Zygote] = {}
+        if zygote:
+            self._zygotes["run", True] = zygote
+        self._named = re.compile("|".join(top_names(config.preload_if_named)) or "$^")
+
+    def judge(self, code: str, tests: str) -> Verdict:
+        """Judges a program; `infra` if the slot could not run it to an end."""
+        if not (code or "").strip():
+            outcome = Outcome(nonce=b"", stopped="syntax_error", reason="there is no code")
+            return self._verdict(outcome, read(outcome, 0), "shared")
+        try:
+            verdict = self._judge(code, tests or "")
+        except StartError as error:
+            outcome = Outcome(nonce=b"", infra=f"no zygote: {error}")
+            verdict = self._verdict(outcome, read(outcome, 0), "shared")
+        if verdict.verdict == "infra":
+            self.close()
+        return verdict
+
+    def close(self) -> None:
+        """Ends the zygotes; the next sample starts another."""
+        for zygote in self._zygotes.values():
+            zygote.close()
+        self._zygotes.clear()
+
+    def _judge(self, code: str, tests: str) -> Verdict:
+        splittable = bool(tests.strip())
+        if self._config.assurance == "split" and splittable:
+            return self._split(code, tests)
+        zygote = self._zygote("run", code, tests)
+        [outcome] = run_together([Execution(zygote, [code, tests], self._config)])
+        reading = read(outcome, self._config.cpu_seconds)
+        if reading.verdict == "passed" and reading.report.suspicions:
+            if self._config.assurance == "auto" and splittable:
+                verdict = self._split(code, tests)
+                if verdict.verdict not in {"passed", "infra"}:
+                    detail = one_line(f"passed in one process, in two: {verdict.detail}")
+                    verdict = replace(verdict, detail=detail)
+                return verdict
+            reading = _with_suspicions(reading)
+        return self._verdict(outcome, reading, "shared")
+
+    def _split(self, code: str, tests: str) -> Verdict:
+        """Runs code and tests in a process each; the tests' process decides."""
+        first, second = (self._zygote(part, code, tests) for part in ("run", "solution"))
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            runs = [
+                Execution(first, ["", tests], self._config, "tests", [ours.fileno()]),
+                Execution(second, [code, ""], self._config, "solution", [theirs.fileno()]),
+            ]
+        outcomes = run_together(runs)
+        of_tests, of_code = (read(outcome, self._config.cpu_seconds) for outcome in outcomes)
+        reading = of_tests
+        if of_tests.verdict != "passed" and of_code.verdict != "passed":
+            # The tests failed because the code did: what became of the code says more.
+            reading = Reading(of_code.verdict, of_code.detail, of_tests.report)
+        outcome = outcomes[0]
+        outcome.cpu_seconds += outcomes[1].cpu_seconds
+        outcome.peak_memory_bytes = max(o.peak_memory_bytes for o in outcomes)
+        outcome.stdout = (outcomes[1].stdout + outcome.stdout)[: self._config.output_bytes]
+        outcome.stderr = (outcomes[1].stderr + outcome.stderr)[: self._config.output_bytes]
+        return self._verdict(outcome, reading, "split")
+
+    def _zygote(self, part: str, code: str, tests: str) -> Zygote:
+        everything = bool(self._named.search(code) or self._named.search(tests))
+        key = part, everything
+        zygote = self._zygotes.get(key)
+        if zygote and zygote.samples >= self._config.samples_per_zygote:
+            self._zygotes.pop(key).close()
+            zygote = None
+        if not zygote:
+            plan = self._plan if everything else {**self._plan, "preload_if_named": []}
+            self._zygotes[key] = zygote = tested_zygote(self._config, plan)
+        return zygote
+
+    def _verdict(self, outcome: Outcome, reading: Reading, assurance: str) -> Verdict:
+        report = reading.report
+        return Verdict(
+            verdict=reading.verdict,
+            detail=reading.detail,
+            cpu_seconds=outcome.cpu_seconds,
+            wall_seconds=outcome.wall_seconds,
+            peak_memory_bytes=outcome.peak_memory_bytes,
+            asserts_run=report.run,
+            asserts_failed=len(report.failed),
+            asserts_total=report.total,
+            failed_asserts=tuple(report.failed),
+            stdout=outcome.stdout.decode("utf-8", "replace"),
+            stderr=outcome.stderr.decode("utf-8", "replace"),
+            level=self._plan["level"],
+            policy=self._policy,
+            assurance=assurance,
+        )
+
+
+def _with_suspicions(reading: Reading) -> Reading:
+    """A pass that no second process has confirmed."""
+    suspicions = reading.report.suspicions
+    changed = dict.fromkeys(s for s in suspicions if s.startswith("changed "))
+    if changed:
+        return Reading("sandbox_violation", one_line(", ".join(changed)), reading.report)
+    detail = one_line(f"suspicious: {', '.join(suspicions)}")
+    return Reading(reading.verdict, detail, reading.report)
+
+
+def tested_zygote(config: SandboxConfig, plan: Mapping[str, Any]) -> Zygote:
+    """A zygote that has withstood its canaries.
+
+    Raises:
+        StartError: it has not, or did not start.
+    """
+    zygote = Zygote(plan, config.start_seconds)
+    try:
+        demand(fly(zygote, config, plan["level"]))
+    except BaseException:
+        zygote.close()
+        raise
+    return zygote

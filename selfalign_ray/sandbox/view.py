@@ -1,0 +1,132 @@
+"""The file system that a sample sees at level A: the interpreter and an empty scratch, read-only.
+
+Everything keeps its path, and the folders above it are the view's own: an interpreter in a home
+that is closed to others is reached all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+from selfalign_ray.sandbox import kernel
+
+SCRATCH, SHARED = "/tmp", "/dev/shm"  # noqa: S108 - inside the view, a file system of its own
+DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
+# What C libraries read besides: shared objects, locales, time zones, terminal descriptions.
+_SYSTEM = [
+    "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache",
+    "/etc/localtime", "/usr/share/zoneinfo", "/usr/share/locale",
+]  # fmt: skip
+_BASE = "/dev"  # where the view is put together: a folder that is always there
+
+
+def interpreter_paths() -> list[str]:
+    """The standard library and the shared libraries below it."""
+    found = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    found.add(f"{sys.base_prefix}/lib")  # conda and others keep what extension modules load there
+    library = sysconfig.get_config_var("LIBDIR")
+    shared = sysconfig.get_config_var("INSTSONAME")
+    if library and shared:
+        found.add(f"{library}/{shared}")
+    found.update(path for path in sys.path if path.endswith("lib-dynload"))
+    return sorted(path for path in found if Path(path).exists())
+
+
+def package_paths(folders: Iterable[str]) -> list[str]:
+    """The loaded packages and their bundled libraries (`numpy.libs`), of all in these folders."""
+    tops = {name.partition(".")[0] for name in sys.modules}
+    out = []
+    for folder in folders:
+        for entry in sorted(Path(folder).iterdir()):
+            top, _, rest = entry.name.partition(".")
+            if top in tops and (rest in {"", "libs", "py"} or rest.endswith("so")):
+                out.append(str(entry))
+    return out
+
+
+def readable(packages: Iterable[str]) -> list[str]:
+    """Every path that a sample may read, outermost only."""
+    paths = [p for p in [*_SYSTEM, *interpreter_paths(), *packages] if Path(p).exists()]
+    real = sorted({*paths, *(os.path.realpath(p) for p in paths)})
+    return [p for p in real if not any(p.startswith(f"{other}/") for other in real)]
+
+
+class View:
+    """The paths of a view, held open while the worker's user still reaches them."""
+
+    def __init__(self, packages: Iterable[str], folders: Iterable[str]) -> None:
+        self._folders = list(folders)
+        paths = readable(packages)
+        self._links = {p: str(Path(p).readlink()) for p in paths if Path(p).is_symlink()}
+        held = [path for path in [*paths, *DEVICES] if path not in self._links]
+        self._sources = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in held}
+
+    def enter(self) -> None:
+        """Makes the view the root of this process; needs a mount namespace of its own.
+
+        The user must be one that the namespace knows: others cannot make files.
+        """
+        os.umask(0o022)
+        kernel.mount("none", "/", "", kernel.PRIVATE | kernel.RECURSIVE)
+        kernel.mount("tmpfs", _BASE, "tmpfs", kernel.NO_SUID | kernel.NO_DEV, "size=1m,mode=755")
+        for path, link in self._links.items():
+            Path(_BASE + path).parent.mkdir(parents=True, exist_ok=True)
+            Path(_BASE + path).symlink_to(link)
+        for path, source in self._sources.items():
+            _bind(source, _BASE + path)
+            if path not in DEVICES:
+                kernel.make_read_only(_BASE + path)
+            os.close(source)
+        for folder in self._folders:
+            Path(_BASE + folder).mkdir(parents=True, exist_ok=True)
+        os.chdir(_BASE)
+        kernel.pivot_root(".", ".")
+        kernel.unmount(".")
+        os.chdir("/")
+        flags = kernel.REMOUNT | kernel.BIND | kernel.READ_ONLY | kernel.NO_SUID | kernel.NO_DEV
+        kernel.mount("none", "/", "", flags)
+
+
+def _bind(source: int, target: str) -> None:
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    if stat.S_ISDIR(os.fstat(source).st_mode):
+        Path(target).mkdir()
+    else:
+        Path(target).touch()
+    kernel.mount(f"/proc/self/fd/{source}", target, "", kernel.BIND | kernel.RECURSIVE)
+
+
+class Scratch:
+    """The folders that a sample may write into; made anew once a sample has written.
+
+    Whether one has is read off the change time of the folder, which no sample can set.
+    """
+
+    def __init__(self, folders: list[str], *, megabytes: int, files: int) -> None:
+        self._folders = folders
+        self._options = f"size={megabytes}m,nr_inodes={files},mode=1777"
+        self._clean: list[tuple[int, ...]] = []
+
+    def mount(self) -> None:
+        flags = kernel.NO_SUID | kernel.NO_DEV | kernel.NO_EXEC
+        for folder in self._folders:
+            kernel.mount("tmpfs", folder, "tmpfs", flags, self._options)
+        os.chdir(self._folders[0])
+        self._clean = self._state()
+
+    def touched(self) -> bool:
+        return self._state() != self._clean
+
+    def unmount(self) -> None:
+        os.chdir("/")
+        for folder in self._folders:
+            kernel.unmount(folder)
+
+    def _state(self) -> list[tuple[int, ...]]:
+        stats = [Path(folder).stat() for folder in self._folders]
+        return [(s.st_ctime_ns, s.st_mtime_ns, s.st_mode, s.st_uid) for s in stats]

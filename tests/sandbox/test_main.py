@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from selfalign_ray.errors import UserError
+from selfalign_ray.sandbox.__main__ import finished, main, rows, settings
+
+COLUMNS = {
+    "id", "verdict", "detail", "cpu_seconds", "wall_seconds", "peak_memory_bytes", "asserts_run",
+    "asserts_failed", "level", "policy", "assurance",
+}  # fmt: skip
+
+
+def written(path, *values):
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    return path
+
+
+@pytest.mark.sandbox
+def test_rows_are_judged_and_a_partial_output_is_gone_on_with(tmp_path, capsys):
+    listed = [
+        {"id": "a", "code": "def f(): return 1", "tests": "assert f() == 1"},
+        {"id": 2, "code": "print('hi')"},
+        {"id": [3], "code": None, "tests": ""},
+    ]
+    source = written(tmp_path / "in.jsonl", *listed)
+    target = tmp_path / "out.jsonl"
+    assert main(["run", str(source), str(target), "--slots", "1"]) == 0
+    out = [json.loads(line) for line in target.read_text().splitlines()]
+    assert {json.dumps(row["id"]): row["verdict"] for row in out} == {
+        '"a"': "passed", "2": "passed", "[3]": "syntax_error",
+    }  # fmt: skip
+    assert all(set(row) >= COLUMNS for row in out)
+    assert "3/3 judged" in capsys.readouterr().err
+
+    lines = target.read_text().splitlines(keepends=True)
+    target.write_text(lines[0] + lines[1][:20])
+    assert main(["run", str(source), str(target), "--slots", "1"]) == 0
+    ids = [json.loads(line)["id"] for line in target.read_text().splitlines()]
+    assert len(ids) == 3
+    assert all(row["id"] in ids for row in listed)
+
+
+@pytest.mark.sandbox
+def test_paths_with_spaces_are_no_matter(tmp_path, monkeypatch):
+    folder = tmp_path / "a folder with spaces"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    source = written(folder / "in put.jsonl", {"id": 1, "code": "x = 1", "tests": "assert x == 1"})
+    assert main(["run", str(source), str(folder / "out put.jsonl"), "--slots", "1"]) == 0
+    assert json.loads((folder / "out put.jsonl").read_text())["verdict"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "in.jsonl:1: no JSON"),
+        ('{"id": 1}', "in.jsonl:1: a row is"),
+        ("[]", "in.jsonl:1: a row is"),
+        ('{"id": 1, "code": 5}', "in.jsonl:1: code is no text"),
+        ('{"id": 1, "code": ""}\n{"id": 1, "code": ""}', "in.jsonl:2: the id 1 is there twice"),
+    ],
+)
+def test_a_wrong_row_is_named_by_its_line(tmp_path, text, message):
+    source = tmp_path / "in.jsonl"
+    source.write_text(text)
+    with pytest.raises(UserError, match=message):
+        list(rows(source))
+
+
+def test_a_missing_file_is_a_message(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "no"), str(tmp_path / "out")]) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_an_output_of_something_else_is_not_added_to(tmp_path):
+    target = tmp_path / "out.jsonl"
+    target.write_text("hello\n")
+    with pytest.raises(UserError, match="no output of this command"):
+        finished(target)
+    assert target.read_text() == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"cpu_seconds": "fast"}, "cpu_seconds"),
+        ({"cpu_seconds": 0}, "cpu_seconds"),
+        ({"memory_mb": 1}, "memory_mb"),
+        ({"cpu_seconds": 20}, "wall_seconds"),
+        ({"profile": "loose"}, "profile"),
+    ],
+)
+def test_a_wrong_setting_is_named(given, key):
+    with pytest.raises(UserError, match=key):
+        settings(given)

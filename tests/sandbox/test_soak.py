@@ -1,0 +1,97 @@
+import gc
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selfalign_ray.sandbox.pool import Sandbox
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.slow]
+
+SAMPLES, BATCH = 20_000, 1_000
+MIX = {  # weight, code, tests, verdict
+    "passes": (70, "def f(x): return x + 1", "assert f(1) == 2\nassert f(2) == 3", "passed"),
+    "fails": (10, "def f(x): return x", "assert f(1) == 2", "assertion"),
+    "raises": (5, "def f(x): return x / 0", "assert f(1) == 2", "exception"),
+    "broken": (3, "def f(:", "assert f(1) == 2", "syntax_error"),
+    "writes": (4, "open('f', 'w').write('x' * 100000)", "", "passed"),
+    "prints": (2, "print('x' * 200000)", "", "passed"),
+    "threads": (2, "import threading\nt = threading.Thread(target=print)\nt.start()", "", "passed"),
+    "numpy": (2, "import numpy\ndef f(x): return numpy.add(x, 1)", "assert f(1) == 2", "passed"),
+    "suspicious": (1, "import gc\ndef f(x): return x + 1", "assert f(1) == 2", "passed"),
+    "violates": (1, "import ctypes\nctypes.CDLL(None).ptrace(0, 0, 0, 0)", "", "sandbox_violation"),
+}  # fmt: skip
+
+
+def below(pid):
+    """The processes below one."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += [child, *below(child)]
+    return found
+
+
+def resident(pid):
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def namespaces_of(pid):
+    return Path(f"/proc/{pid}/ns").iterdir()
+
+
+def state():
+    """What could leak, as counts, and the memory of the worker and its zygotes."""
+    gc.collect()
+    everyone = [os.getpid(), *below(os.getpid())]
+    return {
+        "processes": len(everyone),
+        "mounts": sum(len(Path(f"/proc/{p}/mountinfo").read_text().splitlines()) for p in everyone),
+        "namespaces": len({n.readlink() for p in everyone for n in namespaces_of(p)}),
+        "descriptors": sum(1 for p in everyone for _ in Path(f"/proc/{p}/fd").iterdir()),
+        "files in /tmp": len([p for p in Path("/tmp").iterdir() if p.name.startswith("canary-")]),
+    }, [resident(p) for p in everyone]  # fmt: skip
+
+
+def test_twenty_thousand_samples_leave_nothing_behind(configured):
+    draw = random.Random(0)
+    names = draw.choices(list(MIX), [weight for weight, *_ in MIX.values()], k=SAMPLES)
+    # No zygote is replaced, so that each one's memory is seen to stay as it is.
+    with Sandbox(configured(slots=2, samples_per_zygote=10 * SAMPLES)) as sandbox:
+        counts, memory = None, None
+        for start in range(0, SAMPLES, BATCH):
+            batch = names[start : start + BATCH]
+            verdicts = sandbox.judge([MIX[name][1:3] for name in batch])
+            wrong = [(n, v) for n, v in zip(batch, verdicts, strict=True) if v.verdict != MIX[n][3]]
+            assert not wrong
+            if counts is None and start >= 2 * BATCH:  # every kind of zygote has started
+                counts, memory = state()
+        counts_then, memory_then = state()
+    assert counts_then == counts
+    assert max(b - a for a, b in zip(memory, memory_then, strict=True)) < 8 << 20
+    assert not below(os.getpid())
+
+
+def test_verdicts_stay_as_they_are_on_a_busy_machine(configured, programs):
+    listed = programs("hostile.yaml") + [{**p, "expect": "passed"} for p in programs("benign.yaml")]
+    pairs = [(p["code"], p.get("tests", "")) for p in listed]
+    burn = [sys.executable, "-S", "-c", "while True: pass"]
+    busy = [subprocess.Popen(burn) for _ in range(os.cpu_count() or 1)]
+    try:
+        with Sandbox(configured(slots=2, cpu_seconds=2, wall_seconds=8)) as sandbox:
+            if sandbox.describe()["level"] != "A":
+                pytest.skip("the verdicts in hostile.yaml are those of level A")
+            for _ in range(3):
+                got = {p["name"]: v for p, v in zip(listed, sandbox.judge(pairs), strict=True)}
+                assert {
+                    p["name"]: (got[p["name"]].verdict, got[p["name"]].detail)
+                    for p in listed
+                    if got[p["name"]].verdict != p["expect"]
+                } == {}
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
