@@ -34,7 +34,7 @@ set_up() {
         echo "selfalign: setting up .venv for $kind, once: about a minute and 3 GB (GPU: 12 GB)"
         python=$(find_python)
         "$python" -m venv --clear .venv
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+        .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check uv
         eval "$(.venv/bin/python cluster/pip_settings.py)"
         # Bytecode: every Ray worker imports Ray and pandas, at half the cost where it is there.
         UV=(.venv/bin/python -m uv pip install --quiet --no-deps --compile-bytecode

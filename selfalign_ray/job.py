@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import logging
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,26 @@ def _sole(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def worker_runtime(*, is_local: bool) -> dict[str, Any]:
+    """The runtime environment of every worker."""
+    runtime: dict[str, Any] = {"worker_process_setup_hook": setup_worker}
+    if is_local and shlex.quote(sys.executable) != sys.executable:
+        # Ray starts such a worker through a shell without quoting the interpreter's path, and
+        # waits for ever for one whose path has a space in it.
+        runtime["py_executable"] = shlex.quote(sys.executable)
+    return runtime
+
+
+def configure_ray_data() -> None:
+    """Ray Data's settings, for this process and the plans that it makes."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # the display shows what these would
+    context.print_on_execution_start = False
+    # The newer reader starts actors to read the footers of a handful of files: on two cores it
+    # made a stage of four rows take 27 s instead of 4.
+    context.use_datasource_v2 = False
+
+
 @contextlib.contextmanager
 def _ray(cluster: ClusterConfig) -> Iterator[None]:
     """A connection to the cluster, or a local Ray; one that was there before is left running."""
@@ -95,15 +117,10 @@ def _ray(cluster: ClusterConfig) -> Iterator[None]:
             address=address,
             log_to_driver=False,  # records come through the tally; output of libraries does not
             logging_level=logging.WARNING,
-            runtime_env={"worker_process_setup_hook": setup_worker},
+            runtime_env=worker_runtime(is_local=not address),
             **local,
         )
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # the display shows what these would
-    context.print_on_execution_start = False
-    # The newer reader starts actors to read the footers of a handful of files: on two cores it
-    # made a stage of four rows take 27 s instead of 4.
-    context.use_datasource_v2 = False
+    configure_ray_data()
     start_tally()
     try:
         yield

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import ray
 from hydra import compose, initialize_config_dir
-from ray.data import DataContext
 
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
+from selfalign_ray.job import configure_ray_data, worker_runtime
 
 RunConfigOf = Callable[..., RunConfig]
 
@@ -33,7 +33,12 @@ def run_config(tmp_path: Path) -> RunConfigOf:
 def ray_local() -> Iterator[None]:
     """Ray with four logical CPUs and no dashboard, shared by the whole session."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # else a failing test prints pages
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    DataContext.get_current().enable_progress_bars = False
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env=worker_runtime(is_local=True),
+    )
+    configure_ray_data()
     yield
     ray.shutdown()

@@ -45,13 +45,17 @@ def worker_environment(engine: EngineConfig, device: str) -> dict[str, str]:
     threads = engine.cpu_threads or len(cores)
     # One engine has the machine, so its threads stay on their cores; several share them.
     affinity = {"GOMP_CPU_AFFINITY": " ".join(map(str, cores))} if engine.engines == 1 else {}
-    return common | affinity | {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_CPU_KVCACHE_SPACE": f"{max(1, round(engine.cpu_kv_cache_gb))}",
-        "OMP_NUM_THREADS": str(threads),
-        **({"LD_PRELOAD": str(path)} if (path := _torch_gomp()) else {}),
-    }
+    return (
+        common
+        | affinity
+        | {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_CPU_KVCACHE_SPACE": f"{max(1, round(engine.cpu_kv_cache_gb))}",
+            "OMP_NUM_THREADS": str(threads),
+            **({"LD_PRELOAD": str(path)} if (path := _torch_gomp()) else {}),
+        }
+    )
 
 
 class VllmEngine:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from selfalign_ray.sandbox import kernel
 
-SCRATCH, SHARED = "/tmp", "/dev/shm"  # noqa: S108 - inside the view, a file system of its own
+SHARED = "/dev/shm"  # noqa: S108 - inside the view, a file system of its own
 DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
 # What C libraries read besides: shared objects, locales, time zones, terminal descriptions.
 _SYSTEM = [
@@ -54,6 +54,12 @@ def readable(packages: Iterable[str]) -> list[str]:
     paths = [p for p in [*_SYSTEM, *interpreter_paths(), *packages] if Path(p).exists()]
     real = sorted({*paths, *(os.path.realpath(p) for p in paths)})
     return [p for p in real if not any(p.startswith(f"{other}/") for other in real)]
+
+
+def scratch_folder(packages: Iterable[str]) -> str:
+    """Where the scratch is: /tmp, unless the interpreter or a package lies there."""
+    hidden = any(path.startswith("/tmp/") for path in readable(packages))  # noqa: S108
+    return "/scratch" if hidden else "/tmp"  # noqa: S108
 
 
 class View:

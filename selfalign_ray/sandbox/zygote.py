@@ -95,7 +95,9 @@ class Zygote:
         )
         self._own_pids = -1
         # Where a sample may write. multiprocessing keeps its semaphores in shared memory.
-        self._folders = [view.SCRATCH, *([view.SHARED] if plan["profile"] == "fork" else [])]
+        scratch = view.scratch_folder(packages)
+        os.environ.update(HOME=scratch, TMPDIR=scratch)
+        self._folders = [scratch, *([view.SHARED] if plan["profile"] == "fork" else [])]
         self._scratch: view.Scratch | None = None
         if plan["namespaces"]:
             self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

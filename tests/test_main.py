@@ -1,0 +1,78 @@
+"""__main__.py and job.py: what a person sees who runs the command, rightly and wrongly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from selfalign_ray.__main__ import _user_error
+from tests.support import SELFALIGN, selfalign
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["recipe.hops.concepts.sampling.temprature=1"], "temprature"),
+        (["seeds.sample.limit=many"], "seeds.sample.limit"),
+        (["engine.rows_in_flight=0"], "engine.rows_in_flight: must be at least 1; got 0"),
+        (["stages.until=nosuch"], "stages.until: no stage 'nosuch'"),
+        (["model.id=/no/such/model"], "model.id: there is no folder /no/such/model"),
+        (["source=folder"], "source.path"),
+        (["source=folder", "source.path=/no/such/code", "engine=standin"], "/no/such/code"),
+        (["recipe.hops.responses.shots=99"], "recipe.hops.responses.shots: 99 asked for"),
+        (["runs_root=/proc/nowhere", "engine=standin"], "/proc/nowhere"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line_with_its_key(tmp_path, overrides, said):
+    done = selfalign(*overrides, cwd=tmp_path, timeout=120)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_config_are_printed_without_a_run(tmp_path):
+    shown = selfalign("--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "source=folder source.path=DIR" in shown.stdout
+    config = selfalign("--cfg", "job", "engine=standin", cwd=tmp_path)
+    assert config.returncode == 0
+    assert "kind: standin" in config.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("number", ["ENOSPC", "EACCES", "EROFS"])
+def test_what_the_machine_lacks_is_told_with_the_path(number):
+    import errno
+
+    error = RuntimeError("a task failed")
+    error.__cause__ = OSError(getattr(errno, number), "x", "/runs/a")
+    told = _user_error(error)
+    assert told is not None
+    assert told.startswith("/runs/a: ")
+
+
+def test_another_error_is_not_told_as_the_user_s():
+    assert _user_error(RuntimeError("ours")) is None
+
+
+@pytest.mark.ray
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    command = [*SELFALIGN, "engine=standin", "engine.standin_seconds=60", "source.limit=150"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        manifest = tmp_path / "runs" / "first" / "stages" / "quality" / "manifest.json"
+        deadline = time.monotonic() + 240
+        while not manifest.exists() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert json.loads(manifest.read_text())["rows"]["kept"] > 0
+    assert not (tmp_path / "runs" / "first" / "manifest.json").exists()

@@ -1,0 +1,35 @@
+"""One run with a real model on real vLLM, from installed packages to executed responses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.support import selfalign
+
+HOPS = {"concepts", "instruction", "responses"}
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
+@pytest.mark.slow
+def test_a_model_writes_and_the_sandbox_runs_what_it_wrote(tmp_path):
+    done = selfalign(
+        "source.limit=200",
+        "seeds.sample.limit=4",
+        "recipe.hops.responses.sampling.n=2",
+        "recipe.hops.responses.sampling.max_tokens=64",
+        cwd=tmp_path,
+    )
+    assert done.returncode in (0, 3), done.stderr  # 3: so few samples need not pass
+    run_dir = tmp_path / "runs" / "first"
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    assert "standin" not in json.dumps(manifest["config"]["engine"]["kind"])
+    responses = [json.loads(line) for line in (run_dir / "responses.jsonl").open()]
+    assert responses
+    assert {row["model"] for row in responses} == {"embedded"}
+    executed = [row for row in responses if row["verdict"] is not None]
+    assert all(row["verdict"] != "infra" for row in executed)
+    report = (run_dir / "pipeline_report.md").read_text()
+    assert "The counts add up" in report
+    assert HOPS <= set(report.replace("|", " ").split())
