@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
+from typing import TYPE_CHECKING
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from selfalign_ray.config import conf_dir, register_schemas, typed
 from selfalign_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from selfalign_ray.report.report import Summary
 
 log = logging.getLogger(__name__)
 register_schemas()
@@ -26,16 +33,42 @@ _MACHINE_ERRORS = {
 }
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="run")
-def main(composed: DictConfig) -> None:
-    """Runs one job and leaves with its exit code.
+def main() -> None:
+    """Runs one job, or the jobs of a sweep, and leaves with the exit code.
 
     0 done; 1 failed; 2 a mistake of the user's or a lack of the machine's, said in a line;
     3 done, but nothing was kept; 130 interrupted.
     """
+    # Else Hydra prints a traceback for whatever it does not know, a folder that cannot be made
+    # among it, before we can say what to do.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        _job()
+    except (HydraException, OmegaConfBaseException) as error:
+        _say(f"error: {_composing(error)}")
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        _say(f"error: runs_root: cannot make {error.filename}: {error.strerror}; set it to another")
+        sys.exit(EXIT_USER_ERROR)
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="run")
+def _job(composed: DictConfig) -> None:
     code = _run(composed)
     if code:
         sys.exit(code)
+
+
+# Beginnings of lines with which Hydra and OmegaConf speak of themselves.
+_INTERNAL = ("reference_type=", "object_type=", "full_key:", "Value '$V", "provider=", "schema")
+
+
+def _composing(error: BaseException) -> str:
+    """What Hydra could not compose, and why."""
+    said = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
+    lines = [line.strip() for text in said for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith((*_INTERNAL, "Config search"))]
+    return "\n  ".join(dict.fromkeys(kept))
 
 
 def _run(composed: DictConfig) -> int:
@@ -56,10 +89,31 @@ def _run(composed: DictConfig) -> int:
         log.exception("the run failed")
         _say(f"failed: {type(error).__name__}: {error}")
         return EXIT_FAILED
+    sys.stdout.write(_ending(summary))
+    if summary.problems:
+        _say(f"failed: the counts do not add up; {summary.report} says where")
+        return EXIT_FAILED
     if summary.kept:
         return 0
     _say(f"done, but no row was kept; {summary.report} says where they went")
     return EXIT_NOTHING_KEPT
+
+
+def _ending(summary: Summary) -> str:
+    """Where everything lies, and what to try next."""
+    what = "rows of the stand-in, which are no result" if summary.standin else "rows"
+    places = [("data set", summary.dataset), ("report", summary.report)]
+    return "\n".join(
+        [
+            "",
+            f"{summary.kept} {what}",
+            *(f"{name:<9} {path}" for name, path in places if path is not None),
+            "next      selfalign source=folder source.path=DIR name=mine     your own code",
+            "          selfalign model.id=DIR_OR_HUB_ID name=other           another model",
+            "          selfalign --help                                      what can be set",
+            "",
+        ]
+    )
 
 
 def _user_error(error: BaseException) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.errors import UserError
@@ -115,6 +115,8 @@ def typed(composed: Any) -> RunConfig:
     """
     try:
         config = OmegaConf.to_object(composed)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key}: must be given") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'config'}: {error.msg or error}") from error
     assert isinstance(config, RunConfig)

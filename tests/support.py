@@ -9,9 +9,7 @@ from pathlib import Path
 SELFALIGN = [sys.executable, "-m", "selfalign_ray"]
 
 
-def selfalign(
-    *overrides: str, cwd: Path, timeout: float = 600
-) -> subprocess.CompletedProcess[str]:
+def selfalign(*overrides: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Runs `selfalign` in a folder; runs/ is made there."""
     return subprocess.run(
         [*SELFALIGN, *overrides],

@@ -13,12 +13,15 @@ import pytest
 from selfalign_ray.__main__ import _user_error
 from tests.support import SELFALIGN, selfalign
 
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (["recipe.hops.concepts.sampling.temprature=1"], "temprature"),
         (["seeds.sample.limit=many"], "seeds.sample.limit"),
         (["engine.rows_in_flight=0"], "engine.rows_in_flight: must be at least 1; got 0"),
+        (["run_seed=many"], "run_seed"),
+        (["engine=nosuch"], "standin"),
         (["stages.until=nosuch"], "stages.until: no stage 'nosuch'"),
         (["model.id=/no/such/model"], "model.id: there is no folder /no/such/model"),
         (["source=folder"], "source.path"),

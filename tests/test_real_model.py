@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from tests.support import selfalign
 
 HOPS = {"concepts", "instruction", "responses"}
@@ -32,4 +33,4 @@ def test_a_model_writes_and_the_sandbox_runs_what_it_wrote(tmp_path):
     assert all(row["verdict"] != "infra" for row in executed)
     report = (run_dir / "pipeline_report.md").read_text()
     assert "The counts add up" in report
-    assert HOPS <= set(report.replace("|", " ").split())
+    assert set(report.replace("|", " ").split()) >= HOPS

@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 
 from selfalign_ray.sandbox.config import SandboxConfig
-from selfalign_ray.sandbox.launch import MESSAGE_BYTES, Zygote
+from selfalign_ray.sandbox.kernel import MESSAGE_BYTES
+from selfalign_ray.sandbox.launch import Zygote
 from selfalign_ray.sandbox.report import NONCE_BYTES
 from selfalign_ray.sandbox.tree import usage
 from selfalign_ray.sandbox.verdict import Outcome

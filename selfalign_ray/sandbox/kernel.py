@@ -13,6 +13,8 @@ from typing import Any
 
 from selfalign_ray.sandbox.syscalls import numbers
 
+MESSAGE_BYTES = 1 << 17  # the longest between worker and zygote: the plan
+
 # linux/sched.h
 NEW_MOUNTS, NEW_UTS, NEW_IPC = 0x00020000, 0x04000000, 0x08000000
 NEW_USER, NEW_PIDS, NEW_NET = 0x10000000, 0x20000000, 0x40000000

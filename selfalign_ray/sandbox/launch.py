@@ -23,7 +23,6 @@ from selfalign_ray.sandbox import kernel
 from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.sandbox.policy import filters
 
-MESSAGE_BYTES = 1 << 17
 # Where no sample may fork, what modules of the library do after a fork is left out: the zygote has
 # one thread and seeds `random` itself, and each of these functions costs pages of memory.
 _BOOT = (
@@ -44,7 +43,7 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 _SET_IDS = (1 << 6) | (1 << 7)  # CAP_SETGID, CAP_SETUID
-_INSIDE_ID = 1000  # zygote.py
+_INSIDE_ID = 1000  # what a sample sees as its user and group
 _SETTINGS = (
     "cpu_seconds", "cpu_backstop_seconds", "memory_mb", "scratch_mb", "scratch_files", "file_mb",
     "processes", "open_files", "profile",
@@ -190,14 +189,15 @@ class Zygote:
         mine = {
             "package_folders": package_folders([*plan["preload"], *plan["preload_if_named"]]),
             "root": root,
+            "inside_id": _INSIDE_ID,
             "uid": 0 if plan["user_namespace"] or not may_change_user() else _outside_id(self.pid),
         }
         self.control.send(json.dumps({**plan, **mine}).encode())
-        answer = self.control.recv(MESSAGE_BYTES)
+        answer = self.control.recv(kernel.MESSAGE_BYTES)
         if answer == b"mapping":
             self._map_ids()
             self.control.send(b"mapped")
-            answer = self.control.recv(MESSAGE_BYTES)
+            answer = self.control.recv(kernel.MESSAGE_BYTES)
         ready: dict[str, Any] = json.loads(answer or b'{"failed": "it died"}')
         if "failed" in ready:
             raise StartError(ready["failed"])

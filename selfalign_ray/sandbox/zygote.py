@@ -37,8 +37,6 @@ from typing import Any, NoReturn
 from selfalign_ray.sandbox import kernel, runner, split, tampering, view
 from selfalign_ray.sandbox.bpf import with_own_pid
 
-MESSAGE_BYTES = 1 << 17
-_INSIDE_ID = 1000  # what a sample sees as its user and group
 _THREAD_STACK_BYTES = 1 << 20  # 8 MiB would let the memory limit hold only 30 threads
 _NAMESPACES = kernel.NEW_MOUNTS | kernel.NEW_UTS | kernel.NEW_IPC | kernel.NEW_PIDS | kernel.NEW_NET
 
@@ -49,7 +47,7 @@ class SetupError(Exception):
 
 def main(descriptor: int, register_at_fork: Callable[..., None]) -> None:
     control = socket.socket(fileno=descriptor)
-    plan = json.loads(control.recv(MESSAGE_BYTES))
+    plan = json.loads(control.recv(kernel.MESSAGE_BYTES))
     try:
         if plan["namespaces"]:
             _enter_namespaces(control, plan)
@@ -68,7 +66,7 @@ def _enter_namespaces(control: socket.socket, plan: dict[str, Any]) -> None:
     if plan["user_namespace"]:
         kernel.unshare(_NAMESPACES | kernel.NEW_USER)
         control.send(b"mapping")
-        if control.recv(MESSAGE_BYTES) != b"mapped":
+        if control.recv(kernel.MESSAGE_BYTES) != b"mapped":
             os._exit(1)
     else:
         kernel.unshare(_NAMESPACES)
@@ -158,7 +156,7 @@ class Zygote:
     def serve(self) -> NoReturn:
         while True:
             try:
-                message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 8)
+                message, descriptors, _, _ = socket.recv_fds(self._control, kernel.MESSAGE_BYTES, 8)
             except OSError:
                 os._exit(0)
             if not message:
@@ -183,7 +181,7 @@ class Zygote:
         """Leaves the worker's user; the capabilities over our own namespaces stay."""
         kernel.freeze_capability_rules()
         kernel.drop_bounding_capabilities()
-        inside = _INSIDE_ID if self._plan["user_namespace"] else self._plan["uid"]
+        inside = self._plan["inside_id" if self._plan["user_namespace"] else "uid"]
         os.setresgid(inside, inside, inside)
         os.setresuid(inside, inside, inside)
 
@@ -246,7 +244,7 @@ class Zygote:
                 if descriptor == pidfd:
                     alive = False
                     continue
-                message = self._control.recv(MESSAGE_BYTES)
+                message = self._control.recv(kernel.MESSAGE_BYTES)
                 if message == b"cpu":
                     used = time.clock_gettime_ns((~child << 3) | 2)  # CPUCLOCK_SCHED of a process
                     self._control.send(b"cpu %d" % used)
