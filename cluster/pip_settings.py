@@ -20,9 +20,9 @@ VARIABLES = {
 def pip_settings() -> dict[str, list[str]]:
     """Each setting's values, each once; the environment's stand before the files'."""
     command = [sys.executable, "-m", "pip", "config", "list"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  fixed
     found: dict[str, list[str]] = {}
-    for line in sorted(listed.splitlines(), key=lambda line: not line.startswith(":env:")):
+    for line in sorted(done.stdout.splitlines(), key=lambda line: not line.startswith(":env:")):
         key, _, quoted = line.partition("=")
         values = found.setdefault(key.rpartition(".")[2], [])
         for value in " ".join(shlex.split(quoted)).split():

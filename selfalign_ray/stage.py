@@ -27,6 +27,8 @@ from ray.data import Dataset, SaveMode
 from ray.data.expressions import col
 
 from selfalign_ray.config import RunConfig
+from selfalign_ray.hops.config import HOP_NAMES
+from selfalign_ray.watch.tally import count
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ class Saved:
             pyarrow.ArrowInvalid: a block does not fit the schema.
         """
         if rows is not None:
-            conform = partial(_conform, schema=schema)
+            conform = partial(_conform, schema=schema, stage=self.name)
             rows.map_batches(conform, batch_format="pyarrow", batch_size=None).write_parquet(
                 str(self.rows), mode=SaveMode.OVERWRITE, min_rows_per_file=rows_per_file
             )
@@ -155,9 +157,12 @@ def _batches(folder: Path, *columns: str) -> Iterator[pa.RecordBatch]:
     yield from pads.dataset(folder, format="parquet").to_batches(columns=list(columns))
 
 
-def _conform(block: pa.Table, *, schema: pa.Schema) -> pa.Table:
+def _conform(block: pa.Table, *, schema: pa.Schema, stage: str) -> pa.Table:
     if block.num_rows == 0:
         return schema.empty_table()
+    if stage not in HOP_NAMES:  # a hop counts its rows as they end
+        kept = block.column("drop_reason").null_count
+        count(stage, rows=block.num_rows, kept=kept, dropped=block.num_rows - kept)
     for field in schema:
         if field.name not in block.column_names:
             block = block.append_column(field.name, pa.nulls(block.num_rows, field.type))

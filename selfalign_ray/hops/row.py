@@ -59,6 +59,7 @@ class RowHops:
         """
         self._recipe, self._engine, self._run_seed = recipe, engine, run_seed
         self._observe = observe
+        self._shown = {_words(example.instruction) for example in examples}
         self._hops = [
             HopShots(name, recipe.hops[name], examples=examples, run_seed=run_seed)
             for name in names
@@ -69,7 +70,7 @@ class RowHops:
 
         Drop reasons: prompt_too_long, prompt_refused, hop_failed (with `error`), and per hop
         concepts_unfinished, no_concepts, instruction_unfinished, no_instruction,
-        instruction_too_long, no_executable_sample.
+        instruction_too_long, instruction_of_shot (an example's own), no_executable_sample.
 
         Raises:
             EngineDiedError: the engine is gone; the row is as it was.
@@ -163,6 +164,8 @@ class RowHops:
                 "drop_reason": None if concepts else "no_concepts",
             }
         instruction, reason = parse_instruction(texts[0], self._recipe.max_instruction_words)
+        if instruction is not None and _words(instruction) in self._shown:
+            reason = "instruction_of_shot"
         return {"instruction": instruction, "drop_reason": reason}
 
     def _parse_samples(self, made: Generation, texts: list[str], seed: int) -> Row:
@@ -220,3 +223,7 @@ def _view(row: Row) -> Row:
     """What templates see of a row: the names that examples use too."""
     names = ("concepts", "kind", "difficulty", "instruction")
     return {"snippet": row["seed"], **{name: row.get(name) for name in names}}
+
+
+def _words(instruction: str) -> str:
+    return " ".join(instruction.casefold().split())

@@ -97,7 +97,8 @@ class SampleConfig:
 class SeedsConfig:
     """The group `seeds`: one section a stage, in pipeline order."""
 
-    concurrency: int | None = setting(ge=1, decides=False)  # tasks at once; null: as CPUs allow
+    # Tasks that read and judge files at once; null: as many as there are CPUs for.
+    concurrency: int | None = setting(ge=1, decides=False)
     read: ReadConfig
     functions: FunctionsConfig
     quality: QualityConfig

@@ -17,6 +17,9 @@ from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import content_id
 from selfalign_ray.seeds.names import free_names
 
+# The parser's time grows with the square of a run of lines that hold a continuation alone: a
+# file of 200 kB takes it minutes, within one call that nothing can end.
+_CONTINUATIONS = re.compile(r"(?:\\\n[ \t\f]*){100}")
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
@@ -76,6 +79,8 @@ def extract(files: pa.Table, *, max_chars: int) -> pa.Table:
 
 def parse(content: str) -> Module:
     """The imports and functions at the top level of a file."""
+    if _CONTINUATIONS.search(content):
+        return Module([], [], intact=False)
     root = _parser().parse(content.encode("utf-8", "replace")).root_node
     imports: list[Import] = []
     found: list[Function] = []
@@ -86,7 +91,7 @@ def parse(content: str) -> Module:
             imports += _typing_imports(node)
         elif function := _function(node):
             found.append(function)
-    return Module(imports, found, not root.has_error)
+    return Module(imports, found, intact=not root.has_error)
 
 
 def with_imports(source: str, imports: list[Import]) -> str:

@@ -1,4 +1,4 @@
-"""engine/standin.py: what the stand-in says parses in every recipe, and never looks like a model."""
+"""engine/standin.py: what it says parses in every recipe, and never looks like a model's."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_a_row_goes_through_all_hops_and_gains_their_columns(run):
     assert done["drop_reason"] is None
     assert done["concepts"] == ["recursion", "sets"]
     assert done["instruction"] == "Write a Python function `f(x)` that doubles x."
-    assert [sample["tests"] for sample in done["samples"]] == ["assert f(1) == 2"] * 6
+    assert [sample["tests"] for sample in done["samples"]] == ["assert f(1) == 2"] * 4
     assert done["samples"][0]["code"].startswith("def f(x):")
     assert [hop["hop"] for hop in done["hops"]] == list(HOP_NAMES)
     assert done["model"] == "scripted"
@@ -91,7 +91,7 @@ def test_seeds_differ_by_row_hop_and_sample(run):
     rows = run(engine, row(seed_id="a"), row(seed_id="b"))
     assert len({prompt.seed for prompt in engine.asked}) == 6
     seeds = [sample["sampling_seed"] for done in rows for sample in done["samples"]]
-    assert len(set(seeds)) == 12
+    assert len(set(seeds)) == 8
 
 
 def test_the_same_row_asks_the_same_whatever_runs_beside_it(run):
@@ -114,6 +114,14 @@ def test_text_that_does_not_parse_stops_the_row_with_the_reason(run, texts, reas
     (done,) = run(ScriptedEngine(texts))
     assert done["drop_reason"] == reason
     assert len(done["hops"]) == hops
+
+
+def test_an_instruction_that_repeats_a_shot_s_is_not_asked_again(run):
+    example = next(e for e in read_examples(None) if e.name.startswith("tiny_"))
+    said = example.instruction.removeprefix("Write a Python function `").upper()
+    (done,) = run(ScriptedEngine({"instruction": said}))
+    assert done["drop_reason"] == "instruction_of_shot"
+    assert len(done["hops"]) == 2
 
 
 def test_unfinished_text_stops_the_row_and_is_kept(run):
@@ -196,4 +204,4 @@ def test_sampling_is_the_recipe_s(run, run_config):
     assert [p.sampling.temperature for p in engine.asked] == [
         hop.sampling.temperature for hop in hops.values()
     ]
-    assert dataclasses.astuple(engine.asked[2].sampling)[2] == 6
+    assert dataclasses.astuple(engine.asked[2].sampling)[2] == 4

@@ -53,7 +53,7 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path):
 
 
 def test_a_folder_without_examples_is_named(tmp_path):
-    with pytest.raises(UserError, match="no .yaml file in"):
+    with pytest.raises(UserError, match=r"no \.yaml file in"):
         read_examples(str(tmp_path / "nowhere"))
 
 
