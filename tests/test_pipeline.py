@@ -126,7 +126,7 @@ def test_a_setting_of_speed_redoes_nothing(ray_local, config):
     prints = pipeline.fingerprints(pipeline.stages(), config())
     faster = config("engine.rows_in_flight=7", "engine.rows_per_block=7", "sandbox.slots=1")
     assert pipeline.fingerprints(pipeline.stages(), faster) == prints
-    warmer = config("recipe.hops.responses.sampling.temperature=0.4")
+    warmer = config("recipe.hops.responses.sampling.temperature=0.9")
     changed = pipeline.fingerprints(pipeline.stages(), warmer)
     assert [name for name in prints if prints[name] != changed[name]] == [
         stage.name for stage in pipeline.stages()[7:]

@@ -16,7 +16,6 @@ from selfalign_ray.watch.logs import (
     console_text,
     file_text,
     setup_driver,
-    setup_worker,
 )
 from selfalign_ray.watch.tally import Line, start_tally, stop_tally
 
@@ -128,7 +127,6 @@ def test_worker_records_reach_the_file(
 
     @ray.remote(num_cpus=1)
     def work(number: int) -> None:
-        setup_worker()  # as the hook does, in Rays that this project starts
         OURS.info("row %d, token=abcdefgh1234", number)
         OTHER.warning("theirs %d", number)
         OURS.warning("mind %d", number)
