@@ -37,26 +37,26 @@ def main() -> None:
     """Runs one job, or the jobs of a sweep, and leaves with the exit code.
 
     0 done; 1 failed; 2 a mistake of the user's or a lack of the machine's, said in a line;
-    3 done, but nothing was kept; 130 interrupted.
+    3 done, but nothing was kept; 130 interrupted. A sweep has the largest of its jobs'.
     """
+    codes: list[int] = []
+
+    @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="run")
+    def job(composed: DictConfig) -> None:
+        codes.append(_run(composed))
+
     # Else Hydra prints a traceback for whatever it does not know, a folder that cannot be made
     # among it, before we can say what to do.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        _job()
+        job()
     except (HydraException, OmegaConfBaseException) as error:
         _say(f"error: {_composing(error)}")
         sys.exit(EXIT_USER_ERROR)
     except OSError as error:
         _say(f"error: runs_root: cannot make {error.filename}: {error.strerror}; set it to another")
         sys.exit(EXIT_USER_ERROR)
-
-
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="run")
-def _job(composed: DictConfig) -> None:
-    code = _run(composed)
-    if code:
-        sys.exit(code)
+    sys.exit(max(codes, default=0))
 
 
 # Beginnings of lines with which Hydra and OmegaConf speak of themselves.

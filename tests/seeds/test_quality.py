@@ -322,7 +322,7 @@ def test_any_text_gets_an_answer(seed, path):
 
 
 def seed_row(**values) -> dict:
-    return {name: None for name in schemas.SEED.names} | {"row_id": "r", "source": "s"} | values
+    return dict.fromkeys(schemas.SEED.names) | {"row_id": "r", "source": "s"} | values
 
 
 def test_rows_dropped_before_pass_through():
