@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
@@ -82,7 +83,7 @@ def _run(composed: DictConfig) -> int:
         _say("interrupted; the same command goes on after the last whole stage")
         return EXIT_INTERRUPTED
     except Exception as error:
-        told = _user_error(error)
+        told = _user_error(error, composed["run_dir"])
         if told is not None:
             _say(f"error: {told}")
             return EXIT_USER_ERROR
@@ -116,14 +117,15 @@ def _ending(summary: Summary) -> str:
     )
 
 
-def _user_error(error: BaseException) -> str | None:
+def _user_error(error: BaseException, run_dir: str) -> str | None:
     """What to tell the user, where a mistake of theirs or a lack of their machine is the cause."""
     for cause in _causes(error):
         if isinstance(cause, UserError):
             return str(cause)
         if isinstance(cause, OSError) and cause.errno in _MACHINE_ERRORS:
-            place = f"{cause.filename}: " if cause.filename else ""
-            return f"{place}{_MACHINE_ERRORS[cause.errno]}"
+            # Ray Data puts a text of its own where the path was.
+            known = isinstance(cause.filename, str) and Path(cause.filename).is_absolute()
+            return f"{cause.filename if known else run_dir}: {_MACHINE_ERRORS[cause.errno]}"
     return None
 
 

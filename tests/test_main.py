@@ -52,14 +52,14 @@ def test_what_the_machine_lacks_is_told_with_the_path(number):
     import errno
 
     error = RuntimeError("a task failed")
-    error.__cause__ = OSError(getattr(errno, number), "x", "/runs/a")
-    told = _user_error(error)
-    assert told is not None
-    assert told.startswith("/runs/a: ")
+    error.__cause__ = OSError(getattr(errno, number), "x", "/disk/a")
+    assert _user_error(error, "/runs").startswith("/disk/a: ")
+    error.__cause__ = OSError(getattr(errno, number), "x", "a text of Ray's")
+    assert _user_error(error, "/runs").startswith("/runs: ")
 
 
 def test_another_error_is_not_told_as_the_user_s():
-    assert _user_error(RuntimeError("ours")) is None
+    assert _user_error(RuntimeError("ours"), "/runs") is None
 
 
 @pytest.mark.ray

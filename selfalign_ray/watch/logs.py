@@ -93,7 +93,7 @@ class RunLog:
         _detach(self._handler)
         for logger, handler in self._silenced:
             logger.addHandler(handler)
-        with self._write:
+        with self._write, contextlib.suppress(OSError):  # a full disk
             self._file.close()
 
     def fileno(self) -> int:

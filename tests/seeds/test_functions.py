@@ -56,7 +56,7 @@ def seeds(content: str) -> list[str]:
         ("def f(): pass\ndef f(): pass\n", ["f", "f"]),
         ("def f[T](x: T) -> T: return x\n", ["f"]),
         ("def é(): pass\n", ["é"]),
-        ("x = (\ndef f(): pass\n", []),
+        ("x = (\ndef f(): pass\n", ["f"]),
     ],
 )
 def test_top_level_functions(content, names):
@@ -191,9 +191,21 @@ def test_equal_functions_have_equal_seed_ids():
 
 
 PIECES = st.sampled_from(
-    ["def f(x):\n", "    ", "return x", "\n", "import os", "from a import b\n", "@d\n", "async ", "(",
-     ")", "[", "'", '"""', "\\\n", "é", "\0", "\ud800", "\t", "class C:\n", ":", "if TYPE_CHECKING:\n"]
-)  # fmt: skip
+    [
+        *(
+            "def f(x):\n",
+            "    ",
+            "return x",
+            "\n",
+            "import os",
+            "from a import b\n",
+            "@d\n",
+            "async ",
+        ),
+        *("(", ")", "[", "'", '"""', "\\\n", "é", "\0", "\ud800", "\t", "class C:\n", ":"),
+        "if TYPE_CHECKING:\n",
+    ]
+)
 
 
 @given(st.lists(PIECES, max_size=30).map("".join) | st.text(max_size=100))
@@ -208,10 +220,20 @@ def test_any_text(content):
 
 @pytest.mark.parametrize(
     "body",
-    ["-" * 5000 + "1", "x" + ".a" * 5000, "x" + "()" * 5000, "1" + "+1" * 5000, "lambda: " * 2000 + "1",
-     "(" * 5000, "1 if x else " * 1000 + "1", "[" * 5000, "f'{" * 500, "not " * 4000 + "1"],
+    [
+        "-" * 5000 + "1",
+        "x" + ".a" * 5000,
+        "x" + "()" * 5000,
+        "1" + "+1" * 5000,
+        "lambda: " * 2000 + "1",
+        "(" * 5000,
+        "[" * 5000,
+        "f'{" * 500,
+        "1 if x else " * 1000 + "1",
+        "not " * 4000 + "1",
+    ],
     ids=lambda body: body[:9],
-)  # fmt: skip
+)
 def test_deep_nesting(body):
     rows = extracted(f"import os\ndef f(x):\n    os\n    return {body}\n", max_chars=100_000)
     assert len(rows) == 1

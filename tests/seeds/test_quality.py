@@ -298,9 +298,21 @@ def test_self_contained(code, resolved):
 
 
 PIECES = st.sampled_from(
-    ["def f(x):\n", "    ", "return x", "\n", "import os\n", "from . import b\n", "@d\n", "async ", "(", ")",
-     "yield", "'", '"""', "\\\n", "é", "\0", "\ud800", "\t", "class C:\n", "os.path", "lambda: 1"]
-)  # fmt: skip
+    [
+        *(
+            "def f(x):\n",
+            "    ",
+            "return x",
+            "\n",
+            "import os\n",
+            "from . import b\n",
+            "@d\n",
+            "yield",
+        ),
+        *("(", ")", "'", '"""', "\\\n", "é", "\0", "\ud800", "\t", "class C:\n", "async "),
+        *("os.path", "lambda: 1"),
+    ]
+)
 
 
 @given(st.lists(PIECES, max_size=25).map("".join) | st.text(max_size=80), st.text(max_size=9))
