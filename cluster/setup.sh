@@ -31,7 +31,7 @@ set_up() {
     requirements=cluster/requirements-$kind.txt
     stamp=$(cat "$requirements" pyproject.toml cluster/setup.sh | sha256sum | cut -d' ' -f1)
     if [ "$(cat .venv/ready 2>/dev/null)" != "$stamp $PWD" ]; then
-        echo "selfalign: setting up .venv for $kind, once: about a minute and 3 GB (GPU: 12 GB)"
+        echo "selfalign: setting up .venv for $kind, once: one to three minutes, 3 GB (GPU: 12 GB)"
         python=$(find_python)
         "$python" -m venv --clear .venv
         .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check uv

@@ -102,12 +102,12 @@ def _run(composed: DictConfig) -> int:
 
 def _ending(summary: Summary) -> str:
     """Where everything lies, and what to try next."""
-    what = "rows of the stand-in, which are no result" if summary.standin else "rows"
+    what = ", written by the stand-in: no result" if summary.standin else ""
     places = [("data set", summary.dataset), ("report", summary.report)]
     return "\n".join(
         [
             "",
-            f"{summary.kept} {what}",
+            f"kept      {summary.kept} row{'s' * (summary.kept != 1)}{what}",
             *(f"{name:<9} {path}" for name, path in places if path is not None),
             "next      selfalign source=folder source.path=DIR name=mine     your own code",
             "          selfalign model.id=DIR_OR_HUB_ID name=other           another model",
