@@ -2,7 +2,7 @@
 # Sets everything up in .venv and runs the main job on this machine.
 #
 #   bash cluster/local.sh                             the embedded model on installed packages
-#   bash cluster/local.sh source=folder source.path=~/code name=mine
+#   bash cluster/local.sh source=folder source.path=$PWD/code name=mine
 #   bash cluster/local.sh --help                      what can be set
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -19,7 +19,9 @@ from selfalign_ray.seeds.names import free_names
 
 # The parser's time grows with the square of a run of lines that hold a continuation alone: a
 # file of 200 kB takes it minutes, within one call that nothing can end.
-_CONTINUATIONS = re.compile(r"(?:\\\n[ \t\f]*){100}")
+_CONTINUATION = "\\\n"
+_MAX_CONTINUATIONS = 100
+_CONTINUATIONS = re.compile(rf"(?:\\\n[ \t\f]*){{{_MAX_CONTINUATIONS}}}")
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
@@ -79,7 +81,8 @@ def extract(files: pa.Table, *, max_chars: int) -> pa.Table:
 
 def parse(content: str) -> Module:
     """The imports and functions at the top level of a file."""
-    if _CONTINUATIONS.search(content):
+    many = content.count(_CONTINUATION) >= _MAX_CONTINUATIONS  # counting is the quicker
+    if many and _CONTINUATIONS.search(content):
         return Module([], [], intact=False)
     root = _parser().parse(content.encode("utf-8", "replace")).root_node
     imports: list[Import] = []
