@@ -22,6 +22,7 @@ from selfalign_ray.errors import UserError
 from selfalign_ray.report.report import Summary, report
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.watch.display import Display
+from selfalign_ray.watch.interrupt import interruptible
 from selfalign_ray.watch.logs import setup_driver, setup_worker
 from selfalign_ray.watch.tally import start_tally, stop_tally
 
@@ -46,7 +47,7 @@ def run_job(cfg: RunConfig) -> Summary:
         log.info("run %s in %s", cfg.name, run_dir)
         with _ray(cfg.cluster):
             names = [stage.name for stage in pipeline.selected(cfg)]
-            with Display(names, cfg.cluster.progress_seconds) as display:
+            with Display(names, cfg.cluster.progress_seconds) as display, interruptible():
                 pipeline.run(cfg, display)
             return report(cfg, run_dir, _sandbox(cfg, names))
 
