@@ -15,7 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.errors import UserError
-from selfalign_ray.hops.config import RecipeConfig
+from selfalign_ray.hops.config import GenerationConfig, RecipeConfig
 from selfalign_ray.report.config import ReportConfig
 from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.seeds.config import (
@@ -66,6 +66,7 @@ class RunConfig:
     source: SourceConfig
     seeds: SeedsConfig
     recipe: RecipeConfig
+    generation: GenerationConfig
     model: ModelConfig
     engine: EngineConfig
     sandbox: SandboxConfig
@@ -83,6 +84,7 @@ SCHEMAS = {
     ("source", "folder_schema"): FolderSource,
     ("seeds", "schema"): SeedsConfig,
     ("recipe", "schema"): RecipeConfig,
+    ("generation", "schema"): GenerationConfig,
     ("model", "schema"): ModelConfig,
     ("engine", "schema"): EngineConfig,
     ("sandbox", "schema"): SandboxConfig,

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from ray.data import DataContext
 
 from selfalign_ray import pipeline
 from selfalign_ray.config import ClusterConfig, RunConfig
-from selfalign_ray.engine.open import check_model
+from selfalign_ray.engine.actor import stop_engines
 from selfalign_ray.errors import UserError
 from selfalign_ray.report.report import Summary, report
 from selfalign_ray.sandbox.pool import Sandbox
@@ -41,14 +43,13 @@ def run_job(cfg: RunConfig) -> Summary:
     """
     run_dir = Path(cfg.run_dir)
     pipeline.check(cfg)
-    check_model(cfg.engine, cfg.model)
     with _sole(run_dir):
         setup_driver(run_dir)
         log.info("run %s in %s", cfg.name, run_dir)
         with _ray(cfg.cluster):
             names = [stage.name for stage in pipeline.selected(cfg)]
             with Display(names, cfg.cluster.progress_seconds) as display, interruptible():
-                pipeline.run(cfg, display)
+                pipeline.run(cfg, display, keep_engines=_is_sweep())
             return report(cfg, run_dir, _sandbox(cfg, names))
 
 
@@ -101,7 +102,10 @@ def configure_ray_data() -> None:
 
 @contextlib.contextmanager
 def _ray(cluster: ClusterConfig) -> Iterator[None]:
-    """A connection to the cluster, or a local Ray; one that was there before is left running."""
+    """A connection to the cluster, or a local Ray; one that was there before is left running.
+
+    The jobs of a sweep share one, which ends with the process.
+    """
     ours = not ray.is_initialized()
     if ours:
         address = cluster.address or os.environ.get("RAY_ADDRESS")
@@ -127,8 +131,14 @@ def _ray(cluster: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         stop_tally()
-        if ours:
-            ray.shutdown()
+        if not _is_sweep():
+            stop_engines()
+            if ours:
+                ray.shutdown()
+
+
+def _is_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _sandbox(cfg: RunConfig, names: list[str]) -> dict[str, Any] | None:

@@ -15,8 +15,9 @@ from ray.data import Dataset
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
+from selfalign_ray.engine.actor import stop_engines
 from selfalign_ray.errors import UserError
-from selfalign_ray.hops.generate import check_hop, generate
+from selfalign_ray.hops.generate import check_hop, generate, generate_again, opening_for, pool_of
 from selfalign_ray.hops.shots import read_examples
 from selfalign_ray.seeds.functions import functions
 from selfalign_ray.seeds.quality import quality
@@ -35,7 +36,7 @@ from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.tally import snapshot
 
 
-def stages() -> list[Stage]:
+def stages(cfg: RunConfig) -> list[Stage]:
     """Every stage in order; each gets the rows that the last saved one above it kept."""
     return [
         # Seeds: open-source files -> good functions. CPU only.
@@ -44,18 +45,15 @@ def stages() -> list[Stage]:
         _stage("quality", quality, schemas.SEED, ("seed",), lambda c: c.seeds.quality, saves=True),
         _stage("unique", unique, schemas.SEED, ("seed",), lambda c: c.seeds.unique, saves=True),
         _stage("sample", sample, schemas.SEED, ("seed",), lambda c: c.seeds.sample, saves=True),
-        # Three hops of one model: seed -> concepts -> instruction -> n responses with tests.
+        # Hops of one model: seed -> concepts -> instruction [-> tests] -> n responses.
         _hop("concepts", ("seed",)),
         _hop("instruction", ("concepts",)),
+        *([_hop("tests", ("instruction",))] if "tests" in cfg.recipe.hops else []),
         _hop("responses", ("instruction",), saves=True),
-        # Validation: every response runs in a sandbox, what passes is measured. CPU only.
-        _stage(
-            "execution",
-            execution,
-            schemas.EXECUTED,
-            ("instruction", "samples"),
-            lambda c: [c.sandbox, c.validation.execution],
-        ),
+        # Validation: every response runs in a sandbox, what passes is measured. CPU only, but for
+        # further rounds of responses where none has passed.
+        _execution("execution"),
+        *(s for n in range(2, cfg.generation.rounds + 1) for s in _round(n)),
         _stage(
             "metrics",
             metrics,
@@ -97,12 +95,17 @@ def check(cfg: RunConfig) -> None:
         UserError: with the key and what to do.
     """
     for stage in selected(cfg):
-        if stage.is_hop:
-            check_hop(cfg, stage.name)
+        if stage.hop:
+            check_hop(cfg, stage.hop)
 
 
-def run(cfg: RunConfig, display: Display) -> Saved:
+def run(cfg: RunConfig, display: Display, *, keep_engines: bool = False) -> Saved:
     """Runs the selected stages, less those that are done already.
+
+    Args:
+        cfg: the whole run's settings.
+        display: told of each stage.
+        keep_engines: when the run is done, for another with the same model.
 
     Returns:
         The last saved stage.
@@ -120,8 +123,12 @@ def run(cfg: RunConfig, display: Display) -> Saved:
     for name in done:
         display.reused(name, (saved[name].manifest() or {})["rows"])
     before = saved[done[-1]] if done else None
-    for group in _groups(rest):
+    groups = _groups(rest)
+    stop_engines(but={opening_for(cfg, stage.hop).key for stage in rest if stage.hop})
+    for number, group in enumerate(groups):
         before = _run_group(group, before, cfg, prints, display)
+        if not keep_engines and not any(s.hop for later in groups[number + 1 :] for s in later):
+            stop_engines()
     assert before is not None
     return before
 
@@ -156,7 +163,7 @@ def _run_group(
         rows = read_rows(cfg, group[0])
     counts_before = snapshot()
     if waiting != 0:  # without a row there is nothing to load an engine for
-        for stage in _one_engine(group):
+        for stage in _one_pool(group, cfg):
             rows = stage.run(rows, cfg)
     counts = target.write(rows if waiting != 0 else None, last.gives, cfg.stages.rows_per_file)
     seconds = time.monotonic() - began
@@ -184,7 +191,7 @@ def selected(cfg: RunConfig) -> list[Stage]:
     Raises:
         UserError: there is no such stage, or the two keys do not fit each other.
     """
-    table = stages()
+    table = stages(cfg)
     names = [stage.name for stage in table]
     first = _index(names, cfg.start.stage, "start.stage") if cfg.start.stage else 0
     last = _index(names, cfg.stages.until, "stages.until") if cfg.stages.until else len(names) - 1
@@ -218,12 +225,13 @@ def _groups(table: Sequence[Stage]) -> list[list[Stage]]:
     return [group for group in groups if group]
 
 
-def _one_engine(group: Sequence[Stage]) -> list[Stage]:
-    """The group with hops that follow each other as one stage: one engine serves them all."""
+def _one_pool(group: Sequence[Stage], cfg: RunConfig) -> list[Stage]:
+    """The group with hops of one pool that follow each other as one stage: all at once."""
     merged: list[Stage] = []
-    for is_hop, members in itertools.groupby(group, key=lambda stage: stage.is_hop):
+    pools = itertools.groupby(group, key=lambda s: pool_of(cfg, s.hop)[0] if s.hop else None)
+    for pool, members in pools:
         found = list(members)
-        if is_hop:
+        if pool is not None and len(found) > 1:
             run_all = partial(generate, hops=[stage.name for stage in found])
             found = [dataclasses.replace(found[-1], run=run_all)]
         merged += found
@@ -237,24 +245,51 @@ def _stage(
 
 
 def _hop(name: str, needs: tuple[str, ...], *, saves: bool = False) -> Stage:
-    def decides(cfg: RunConfig) -> Any:
-        recipe = cfg.recipe
-        shown = repr(read_examples(recipe.examples)).encode()
-        common = [recipe.kinds, recipe.difficulties, recipe.max_instruction_words]
-        examples = hashlib.sha256(shown).hexdigest()
-        heading = recipe.tests_heading if name == "responses" else None
-        return [common, heading, examples, recipe.hops[name], cfg.model, cfg.engine]
-
     run_one = partial(generate, hops=[name])
     return Stage(
         name=name,
         run=run_one,
         gives=schemas.HOPS,
         needs=needs,
-        decides=decides,
+        decides=lambda cfg: _decides_hop(cfg, name),
         saves=saves,
-        is_hop=True,
+        hop=name,
     )
+
+
+def _decides_hop(cfg: RunConfig, name: str) -> Any:
+    recipe = cfg.recipe
+    shown = repr(read_examples(recipe.examples)).encode()
+    _, model, engine = pool_of(cfg, name)
+    return [
+        [recipe.kinds, recipe.difficulties, recipe.max_instruction_words, recipe.concepts_form],
+        recipe.tests_heading if name == "responses" else None,
+        hashlib.sha256(shown).hexdigest(),
+        recipe.hops[name],
+        model,
+        engine,
+    ]
+
+
+def _execution(name: str) -> Stage:
+    needs = ("instruction", "samples")
+    return _stage(
+        name, execution, schemas.JUDGED, needs, lambda c: [c.sandbox, c.validation.execution]
+    )
+
+
+def _round(number: int) -> list[Stage]:
+    """More responses for the rows without a passing one, and their execution."""
+    return [
+        dataclasses.replace(
+            _hop("responses", ("instruction", "samples", "verdicts")),
+            name=f"responses_{number}",
+            run=partial(generate_again, round_number=number),
+            gives=schemas.JUDGED,
+            decides=lambda c: [_decides_hop(c, "responses"), c.generation.again],
+        ),
+        _execution(f"execution_{number}"),
+    ]
 
 
 def _difference(

@@ -54,6 +54,7 @@ HOP = pa.struct(
         pa.field("finish_reason", pa.string()),  # stop, length or error; null where n > 1
         pa.field("shot_set", pa.int32()),  # which of the hop's fixed sets, from 0
         pa.field("shots", pa.int32()),  # in the prompt, after any that gave way to its length
+        pa.field("model", pa.string()),
         pa.field("prompt_tokens", pa.int64()),
         pa.field("cached_tokens", pa.int64()),  # of the prompt, served by the prefix cache
         pa.field("output_tokens", pa.int64()),  # over all samples
@@ -83,9 +84,10 @@ HOPS = pa.schema(
         pa.field("kind", pa.string()),  # that the instruction asks for, of recipe.kinds
         pa.field("difficulty", pa.string()),  # likewise, of recipe.difficulties
         pa.field("instruction", pa.string()),
+        pa.field("independent_tests", pa.string()),  # of the hop tests; null: the recipe has none
         pa.field("samples", pa.list_(SAMPLE)),
         pa.field("hops", pa.list_(HOP)),  # in the order they ran
-        pa.field("model", pa.string()),  # that wrote the row; "standin" is no model
+        pa.field("model", pa.string()),  # of the last hop; "standin" is no model
         pa.field("error", pa.string()),  # of the engine, where drop_reason says so
         DROP_REASON,
     ]
@@ -128,10 +130,17 @@ METRICS = pa.struct(
     ]
 )
 
-EXECUTED = pa.schema(
+JUDGED = pa.schema(
     [
         *(field for field in HOPS if field.name != "drop_reason"),
         pa.field("verdicts", pa.list_(VERDICT)),
+        DROP_REASON,
+    ]
+)
+
+EXECUTED = pa.schema(
+    [
+        *(field for field in JUDGED if field.name != "drop_reason"),
         pa.field("metrics", pa.list_(METRICS)),  # of the samples that passed
         DROP_REASON,
     ]

@@ -45,7 +45,7 @@ class Stage:
     needs: tuple[str, ...]  # columns without which it cannot begin
     decides: Callable[[RunConfig], Any]  # the settings that decide its rows, less run_seed
     saves: bool = False  # else it is fused into the next that does
-    is_hop: bool = False  # hops that follow each other share one engine
+    hop: str | None = None  # of the recipe, whose engines it asks
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,12 @@ def _has(need: str, names: list[str]) -> bool:
     return need in names or any(name in names for name in _OTHER_NAMES.get(need, ()))
 
 
-def _adopt(block: pa.Table, *, stage: Stage, source: str, heading: str) -> pa.Table:
+def _adopt(block: pa.Table, *, stage: Stage, source: str, heading: str | None) -> pa.Table:
     rows = [adopted(row, stage, source, heading) for row in block.to_pylist()]
     return pa.Table.from_pylist(rows, schema=stage.gives)
 
 
-def adopted(row: Row, stage: Stage, source: str, heading: str) -> Row:
+def adopted(row: Row, stage: Stage, source: str, heading: str | None) -> Row:
     """A foreign row in our columns. What cannot be read is null, and its drop_reason says so."""
     known = {field.name: row.get(field.name) for field in stage.gives}
     if "seed" in stage.needs:
@@ -77,7 +77,7 @@ def adopted(row: Row, stage: Stage, source: str, heading: str) -> Row:
     if isinstance(concepts, str):
         known["concepts"] = [part.strip() for part in concepts.split(",") if part.strip()]
     if known.get("samples") is None and isinstance(row.get("response"), str):
-        known["samples"] = [_sample(row["response"], heading)]
+        known["samples"] = [_sample(row["response"], heading, row.get("independent_tests"))]
     whole = json.dumps(row, sort_keys=True, default=str)
     known["seed_id"] = known.get("seed_id") or content_id(whole)
     known["row_id"] = known.get("row_id") or content_id(
@@ -90,8 +90,8 @@ def adopted(row: Row, stage: Stage, source: str, heading: str) -> Row:
     return known
 
 
-def _sample(response: str, heading: str) -> Row:
-    parsed = parse_response(response, heading)
+def _sample(response: str, heading: str | None, tests: str | None) -> Row:
+    parsed = parse_response(response, heading, tests)
     return {
         "sample_index": 0,
         "text": response,

@@ -123,14 +123,62 @@ def test_a_changed_setting_redoes_its_stage_and_those_below(ray_local, config):
 
 @pytest.mark.ray
 def test_a_setting_of_speed_redoes_nothing(ray_local, config):
-    prints = pipeline.fingerprints(pipeline.stages(), config())
+    def prints(cfg):
+        return pipeline.fingerprints(pipeline.stages(cfg), cfg)
+
+    before = prints(config())
     faster = config("engine.rows_in_flight=7", "engine.rows_per_block=7", "sandbox.slots=1")
-    assert pipeline.fingerprints(pipeline.stages(), faster) == prints
-    warmer = config("recipe.hops.responses.sampling.temperature=0.9")
-    changed = pipeline.fingerprints(pipeline.stages(), warmer)
-    assert [name for name in prints if prints[name] != changed[name]] == [
-        stage.name for stage in pipeline.stages()[7:]
-    ]
+    assert prints(faster) == before
+    changed = prints(config("recipe.hops.responses.sampling.temperature=0.9"))
+    names = list(before)
+    redone = [name for name in names if before[name] != changed[name]]
+    assert redone == names[names.index("responses") :]
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
+def test_further_rounds_try_what_has_not_passed(ray_local, config):
+    cfg = config(
+        "stages.until=metrics",
+        "recipe.hops.responses.sampling.n=1",
+        "generation.rounds=3",
+        "generation.again.n=2",
+        "run_seed=5",
+    )
+    run(cfg)
+    rows = rows_of(cfg, "metrics")
+    tries = {len(row["samples"]) for row in rows}
+    assert tries > {1}
+    for row in rows:
+        verdicts = [verdict["verdict"] for verdict in row["verdicts"]]
+        assert [v["sample_index"] for v in row["verdicts"]] == list(range(len(row["samples"])))
+        # Rounds end with the first that passes.
+        assert "passed" not in verdicts[: len(verdicts) - 1 - (len(verdicts) > 1)]
+        assert (row["drop_reason"] is None) == ("passed" in verdicts)
+
+
+@pytest.mark.ray
+def test_a_pool_for_each_hop_gives_the_same_rows(ray_local, config):
+    shared = config("stages.until=responses")
+    run(shared)
+    rows = {row["row_id"]: row for row in rows_of(shared, "responses")}
+    apart = config("stages.until=responses", "generation=per_hop", "engine.rows_per_block=2")
+    run(apart)
+    for row in rows_of(apart, "responses"):
+        other = rows[row["row_id"]]
+        assert [hop["shot_set"] for hop in row["hops"]] == [h["shot_set"] for h in other["hops"]]
+        for column in ("concepts", "instruction", "samples"):
+            assert row[column] == other[column]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("recipe", ["independent_tests", "selfcodealign", "docstring_concept"])
+def test_every_recipe_reaches_responses(ray_local, config, recipe):
+    cfg = config("stages.until=responses", f"recipe={recipe}")
+    run(cfg)
+    rows = rows_of(cfg, "responses")
+    assert {row["drop_reason"] for row in rows} == {None}
+    assert all(s["code"] and s["tests"] for row in rows for s in row["samples"])
 
 
 @pytest.mark.ray
@@ -199,8 +247,8 @@ def test_stages_that_do_not_fit_are_refused(config, overrides, said):
         assert pipeline.selected(cfg)[0].name == "execution"
 
 
-def test_every_saved_stage_has_the_schema_s_columns_of_the_one_above():
-    table = [stage for stage in pipeline.stages() if stage.saves]
+def test_every_saved_stage_has_the_schema_s_columns_of_the_one_above(run_config):
+    table = [stage for stage in pipeline.stages(run_config()) if stage.saves]
     for above, below in itertools.pairwise(table):
         lost = set(above.gives.names) - set(below.gives.names)
         assert not lost, (above.name, below.name, lost)

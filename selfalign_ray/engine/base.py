@@ -23,7 +23,8 @@ class Prompt:
 
     row: dict[str, Any]  # the row as the hop's template saw it
     hop: str
-    token_ids: list[int]
+    text: str  # all that the model continues
+    prefix: str  # the end of `text` that is the forced start of the answer; may be empty
     sampling: Sampling
     seed: int  # sample i is drawn with seed + i
     priority: int  # lower goes first: a deeper hop before a shallower one
@@ -51,6 +52,14 @@ class PromptRefusedError(Exception):
     """The engine does not take this prompt; other prompts are not concerned."""
 
 
+class PromptTooLongError(PromptRefusedError):
+    """The prompt leaves no room for max_tokens of text; a shorter one may."""
+
+
+class EngineKilledError(PromptRefusedError):
+    """Two engines died with this prompt in flight."""
+
+
 class EngineDiedError(Exception):
     """The engine is gone with everything in flight; only a new one can go on."""
 
@@ -59,15 +68,12 @@ class Engine(Protocol):
     """Turns prompts into texts."""
 
     model: str  # as rows record it
-    max_model_len: int  # tokens of prompt and text together
-
-    def encode(self, text: str) -> list[int]:
-        """The prompt's tokens."""
 
     async def generate(self, prompt: Prompt) -> Generation:
-        """All samples of a prompt.
+        """All samples of a prompt. May be called from any thread's event loop.
 
         Raises:
+            PromptTooLongError: with fewer shots it may fit.
             PromptRefusedError: for this prompt only.
             EngineDiedError: for every prompt from now on.
         """

@@ -29,8 +29,9 @@ class EngineConfig:
 
     kind: str = setting(choices=["vllm", "standin"])  # standin: examples instead of a model
     device: str = setting(choices=["auto", "cpu", "cuda"], decides=False)  # auto: a GPU if any
-    engines: int = setting(ge=1, decides=False)  # actors, each with an engine of its own
-    num_cpus: float = setting(gt=0, decides=False)  # logical CPUs that an actor reserves
+    engines: int = setting(ge=1, decides=False)  # that the run waits for before it begins
+    max_engines: int | None = setting(ge=1, decides=False)  # more join as machines do; null: none
+    num_cpus: float = setting(gt=0, decides=False)  # logical CPUs that an engine reserves
     rows_in_flight: int = setting(ge=1, decides=False)  # per engine, each at any of its hops
     rows_per_block: int = setting(ge=1, decides=False)  # 1 to 4 on one machine, 32 on a cluster
     max_num_seqs: int = setting(ge=1, decides=False)  # samples that decode at once in an engine
@@ -38,9 +39,11 @@ class EngineConfig:
     cpu_kv_cache_gb: float = setting(gt=0, decides=False)  # key-value cache where device is cpu
     cpu_threads: int | None = setting(ge=1, decides=False)  # of an engine; null: one a core
     enforce_eager: bool | None = setting(decides=False)  # null: on the CPU only
-    max_restarts: int = setting(ge=0, decides=False)  # of an actor whose process died
+    max_restarts: int = setting(ge=0, decides=False)  # of an engine that died
     standin_seconds: float = setting(ge=0, decides=False)  # that a stand-in takes for a prompt
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.rows_per_block > self.rows_in_flight:
             yield "rows_per_block", f"must be at most rows_in_flight, {self.rows_in_flight}"
+        if self.max_engines is not None and self.max_engines < self.engines:
+            yield "max_engines", f"must be at least engines, {self.engines}; got {self.max_engines}"

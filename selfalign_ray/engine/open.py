@@ -9,7 +9,7 @@ from pathlib import Path
 from selfalign_ray.engine.base import Engine
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.embedded import EMBEDDED, embedded_model_dir
-from selfalign_ray.engine.standin import StandinEngine
+from selfalign_ray.engine.standin import STANDIN, StandinEngine
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import RecipeConfig
 from selfalign_ray.hops.shots import Example
@@ -22,11 +22,12 @@ def open_engine(
     model: ModelConfig,
     *,
     device: str,
-    recipe: RecipeConfig,
+    recipe: RecipeConfig | None,
     examples: Sequence[Example],
 ) -> Engine:
     """A loaded engine; takes as long as the model takes to load."""
-    if engine.kind == "standin":
+    if engine.kind == STANDIN:
+        assert recipe is not None, "the stand-in answers from the recipe's examples"
         return StandinEngine(recipe, examples, engine.standin_seconds)
     from selfalign_ray.engine.vllm import VllmEngine
 
@@ -47,7 +48,7 @@ def check_model(engine: EngineConfig, model: ModelConfig) -> None:
     Raises:
         UserError: the folder is not there or holds no model, or the hub does not have the id.
     """
-    if engine.kind == "standin":
+    if engine.kind == STANDIN:
         return
     path = model_path(model)
     is_folder = Path(path).is_dir()
@@ -74,7 +75,7 @@ def device_of(engine: EngineConfig, cluster_gpus: float) -> str:
     Raises:
         UserError: cuda is asked for and the cluster has no GPU.
     """
-    if engine.kind == "standin":
+    if engine.kind == STANDIN:
         return "cpu"
     if engine.device == "cuda" and cluster_gpus < 1:
         raise UserError(

@@ -25,7 +25,6 @@ class StandinEngine:
 
     def __init__(self, recipe: RecipeConfig, examples: Sequence[Example], seconds: float) -> None:
         self.model = STANDIN
-        self.max_model_len = 1 << 20
         self._examples = {
             name: named(examples, hop.examples) or list(examples)
             for name, hop in recipe.hops.items()
@@ -33,18 +32,14 @@ class StandinEngine:
         self._seconds = seconds
         self._prompts = {name: HopPrompt(name, hop, examples) for name, hop in recipe.hops.items()}
 
-    def encode(self, text: str) -> list[int]:
-        return [0] * (len(text) // _CHARACTERS_PER_TOKEN)
-
     async def generate(self, prompt: Prompt) -> Generation:
         await asyncio.sleep(self._seconds)
         texts = [self._text(prompt, index) for index in range(prompt.sampling.n)]
         return Generation(
             texts=[
-                Text(text=text, finish_reason="stop", output_tokens=len(self.encode(text)))
-                for text in texts
+                Text(text=text, finish_reason="stop", output_tokens=_tokens(text)) for text in texts
             ],
-            prompt_tokens=len(prompt.token_ids),
+            prompt_tokens=_tokens(prompt.text),
             cached_tokens=0,
         )
 
@@ -59,8 +54,7 @@ class StandinEngine:
             text += f" (variant {prompt.seed:012x})"
         if prompt.hop == "responses":
             text = _spoilt(text, keyed_int(32, prompt.seed + index, STANDIN, "spoil") % 4)
-        prefix = hop.prefix(prompt.row)
-        return text.removeprefix(prefix)
+        return text.removeprefix(prompt.prefix)
 
     def _example(self, prompt: Prompt) -> Example:
         """The example whose instruction the row has; else one drawn by the prompt's seed."""
@@ -71,6 +65,10 @@ class StandinEngine:
                 return example
         # The seed of a prompt is its row's, so a row gets the same example whenever it asks.
         return examples[keyed_int(32, prompt.seed, STANDIN) % len(examples)]
+
+
+def _tokens(text: str) -> int:
+    return len(text) // _CHARACTERS_PER_TOKEN
 
 
 def _spoilt(text: str, way: int) -> str:

@@ -15,13 +15,14 @@ import queue
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from selfalign_ray.engine.base import (
     EngineDiedError,
     Generation,
     Prompt,
     PromptRefusedError,
+    PromptTooLongError,
     Text,
 )
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
@@ -58,8 +59,16 @@ def worker_environment(engine: EngineConfig, device: str) -> dict[str, str]:
     )
 
 
+class _Request(NamedTuple):
+    """One prompt on its way to the stepping thread."""
+
+    prompt: Prompt
+    token_ids: list[int]
+    future: Future[Generation]
+
+
 class VllmEngine:
-    """One vLLM engine. `generate` may be called from any thread's event loop."""
+    """One vLLM engine."""
 
     def __init__(self, model: ModelConfig, path: str, engine: EngineConfig, device: str) -> None:
         """Loads the model from `path`, a local folder or a hub id."""
@@ -73,22 +82,23 @@ class VllmEngine:
         )
         self.max_model_len: int = self._engine.model_config.max_model_len
         self._tokenizer = self._engine.get_tokenizer()
-        self._inbox: queue.SimpleQueue[tuple[Prompt, Future[Generation]] | None]
+        self._inbox: queue.SimpleQueue[_Request | None]
         self._inbox = queue.SimpleQueue()
         self._pending: dict[str, Future[Generation]] = {}
         self._dead: str | None = None
         self._thread = threading.Thread(target=self._run, name="vllm-step", daemon=True)
         self._thread.start()
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text))
-
     async def generate(self, prompt: Prompt) -> Generation:
         if self._dead:
             raise EngineDiedError(self._dead)
-        future: Future[Generation] = Future()
-        self._inbox.put((prompt, future))
-        return await asyncio.wrap_future(future)
+        token_ids = list(self._tokenizer.encode(prompt.text))
+        room = self.max_model_len - prompt.sampling.max_tokens
+        if len(token_ids) > room:
+            raise PromptTooLongError(f"{len(token_ids)} tokens, and room for {room}")
+        request = _Request(prompt, token_ids, Future())
+        self._inbox.put(request)
+        return await asyncio.wrap_future(request.future)
 
     def close(self) -> None:
         self._inbox.put(None)
@@ -104,27 +114,27 @@ class VllmEngine:
         for future in self._pending.values():
             future.set_exception(EngineDiedError(self._dead))
         while not self._inbox.empty():
-            if item := self._inbox.get():
-                item[1].set_exception(EngineDiedError(self._dead))
+            if request := self._inbox.get():
+                request.future.set_exception(EngineDiedError(self._dead))
 
     def _loop(self) -> None:
         number = 0
         while True:
             while not self._pending or not self._inbox.empty():
-                item = self._inbox.get()
-                if item is None:
+                request = self._inbox.get()
+                if request is None:
                     return
                 number += 1
-                self._admit(str(number), *item)
+                self._admit(str(number), request)
             for output in self._engine.step():
                 if output.finished:
                     self._pending.pop(output.request_id).set_result(_generation(output))
 
-    def _admit(self, request_id: str, prompt: Prompt, future: Future[Generation]) -> None:
+    def _admit(self, request_id: str, request: _Request) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        sampling = prompt.sampling
+        prompt, sampling = request.prompt, request.prompt.sampling
         try:
             params = SamplingParams(
                 n=sampling.n,
@@ -135,12 +145,12 @@ class VllmEngine:
                 seed=prompt.seed,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
-            tokens: Any = {"prompt_token_ids": prompt.token_ids}
+            tokens: Any = {"prompt_token_ids": request.token_ids}
             self._engine.add_request(request_id, tokens, params, priority=prompt.priority)
         except (ValueError, TypeError) as error:
-            future.set_exception(PromptRefusedError(str(error)))
+            request.future.set_exception(PromptRefusedError(str(error)))
         else:
-            self._pending[request_id] = future
+            self._pending[request_id] = request.future
 
 
 def _engine_args(

@@ -1,14 +1,17 @@
-"""Settings of a recipe: its hops as data; conf/recipe/*.yaml gives every value and every word."""
+"""Settings of the groups `recipe`, hops as data, and `generation`, how engines serve them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.settings import setting
 
-# What a hop may add to its row, in the order of the pipeline.
-HOP_NAMES = ("concepts", "instruction", "responses")
+# The hops that there are, in the order of the pipeline; a recipe may leave out `tests`, which
+# comes before the responses so that their tests' author never sees one.
+HOP_NAMES = ("concepts", "instruction", "tests", "responses")
+_OPTIONAL = {"tests"}
 
 
 @dataclass(kw_only=True)
@@ -44,27 +47,76 @@ class HopConfig:
     prefix: str  # a forced start of the output; the parser sees it as part of the text
     shots: int = setting(ge=0)  # few-shot examples in a prompt
     shot_sets: int | None = setting(ge=1)  # K fixed draws of them; null: a draw per row
-    examples: str  # glob of the names of the examples to draw from; a ! before it: of all others
+    examples: str  # globs of the examples' names, with commas; a ! first: of all the others
     sampling: SamplingConfig
 
 
 @dataclass(kw_only=True)
 class RecipeConfig:
-    """The hops, in the order that they run."""
+    """The hops; they run in the order of HOP_NAMES."""
 
     examples: str | None  # folder of few-shot examples; null: the project's own
     kinds: list[str]  # what an instruction may ask for; a row's is drawn by its id
     difficulties: list[str]  # likewise
-    tests_heading: str  # the line, in a response, below which its tests stand
+    concepts_form: str = setting(choices=["list", "prose"])  # a comma list, or one paragraph
+    tests_heading: str | None  # the line of a response below which its tests stand; null: none
     max_instruction_words: int = setting(ge=1)
     hops: dict[str, HopConfig]
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        if tuple(self.hops) != HOP_NAMES:
-            yield "hops", f"must be {', '.join(HOP_NAMES)}, in this order; got {list(self.hops)}"
+        if set(self.hops) | _OPTIONAL != set(HOP_NAMES):
+            yield (
+                "hops",
+                f"must be {', '.join(HOP_NAMES)}, of which only {', '.join(_OPTIONAL)} can be left "
+                f"out; got {', '.join(self.hops)}",
+            )
+        if (self.tests_heading is None) is not ("tests" in self.hops):
+            yield (
+                "tests_heading",
+                "must name where a response's tests begin, or be null where the hop tests writes "
+                f"them; got {self.tests_heading!r}",
+            )
         for name, hop in self.hops.items():
             if name != "responses" and hop.sampling.n != 1:
                 yield f"hops.{name}.sampling.n", f"must be 1; got {hop.sampling.n}"
         for field in ("kinds", "difficulties"):
             if not getattr(self, field):
                 yield field, "must name at least one"
+
+
+@dataclass(kw_only=True)
+class PoolConfig:
+    """Engines that serve some hops alone."""
+
+    hops: list[str]  # one, or several that follow each other
+    model: ModelConfig
+    engine: EngineConfig
+
+
+@dataclass(kw_only=True)
+class AgainConfig:
+    """What a further round draws for an instruction without a passing sample."""
+
+    n: int = setting(ge=1)  # more samples, each round
+    temperature: float = setting(gt=0)
+
+
+@dataclass(kw_only=True)
+class GenerationConfig:
+    """How often and by which engines the recipe's hops are run."""
+
+    pools: dict[str, PoolConfig]  # by name; a hop in none of them is served by model and engine
+    rounds: int = setting(ge=1)  # of responses and their execution; 1: no second try
+    again: AgainConfig
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        seen: set[str] = set()
+        for name, pool in self.pools.items():
+            places = [HOP_NAMES.index(hop) for hop in pool.hops if hop in HOP_NAMES]
+            if not places or len(places) != len(pool.hops):
+                yield f"pools.{name}.hops", f"must name some of {', '.join(HOP_NAMES)}"
+            elif places != list(range(places[0], places[0] + len(places))):
+                yield f"pools.{name}.hops", "must follow each other in the order of the recipe"
+            if again := seen & set(pool.hops):
+                yield f"pools.{name}.hops", f"another pool has {', '.join(sorted(again))}"
+            seen |= set(pool.hops)

@@ -1,76 +1,124 @@
-"""The hops as a Ray Data stage: engine actors through which rows stream."""
+"""The hops as a Ray Data stage: rows stream through actors that ask the engines."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import threading
-import time
-import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
-from ray.util.annotations import RayDeprecationWarning
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
-from selfalign_ray.engine.base import EngineDiedError
-from selfalign_ray.engine.open import device_of, open_engine
-from selfalign_ray.engine.vllm import worker_environment
+from selfalign_ray.engine.actor import Opening, engines_for
+from selfalign_ray.engine.config import EngineConfig, ModelConfig
+from selfalign_ray.engine.fleet import Fleet
+from selfalign_ray.engine.open import check_model, device_of
+from selfalign_ray.engine.standin import STANDIN
 from selfalign_ray.hops.row import HopShots, Row, RowHops
 from selfalign_ray.hops.shots import Example, named, read_examples
 from selfalign_ray.watch.tally import count, flush, gauge
 
-log = logging.getLogger(__name__)
+SHARED = "shared"  # the pool of the hops that have none of their own
+# Rows of so many engines pass through one actor, which only renders, waits and parses.
+_ENGINES_PER_ACTOR = 8
+_ACTOR_CPUS = 0.1
 
 
 def generate(ds: Dataset | None, cfg: RunConfig, *, hops: Sequence[str]) -> Dataset:
-    """Takes each row through the named hops of the recipe, on engines that all hops share.
+    """Takes each row through the named hops of the recipe, on engines that all of them share.
 
     Args:
         ds: `schemas.SEED` rows, or `schemas.HOPS` rows that some hops have been through.
         cfg: the whole run's settings.
-        hops: names of hops, in order.
+        hops: names of hops of one pool, in order.
 
     Returns:
         `schemas.HOPS` rows, as many as came in, in any order. RowHops.run names the drop reasons.
         Randomness is keyed by `seed_id`; a batch's make-up can still change a float's last bit.
+
+    Raises:
+        UserError: the engines cannot be had.
     """
+    return _through(ds, cfg, hops, schemas.HOPS, round_number=1)
+
+
+def generate_again(ds: Dataset | None, cfg: RunConfig, *, round_number: int) -> Dataset:
+    """Draws more responses for the rows that execution found without a passing sample.
+
+    Args:
+        ds: `schemas.EXECUTED` rows without `metrics`, dropped ones too.
+        cfg: the whole run's settings.
+        round_number: from 2.
+
+    Returns:
+        The same rows; those that got more samples have no drop_reason until they are executed.
+
+    Raises:
+        UserError: the engines cannot be had.
+    """
+    return _through(ds, cfg, ["responses"], schemas.JUDGED, round_number=round_number)
+
+
+def _through(
+    ds: Dataset | None, cfg: RunConfig, hops: Sequence[str], gives: pa.Schema, *, round_number: int
+) -> Dataset:
     assert ds is not None
-    engine, model = cfg.engine, cfg.model
-    device = device_of(engine, ray.cluster_resources().get("GPU", 0))
-    gpus = model.tensor_parallel_size * model.pipeline_parallel_size if device == "cuda" else 0
-    calls = max(1, engine.rows_in_flight // engine.rows_per_block)
+    opening = opening_for(cfg, hops[0])
+    engine = opening.engine
+    actors = -(-opening.most // _ENGINES_PER_ACTOR)
+    calls = max(1, opening.most * engine.rows_in_flight // engine.rows_per_block // actors)
     blocks = ds.repartition(target_num_rows_per_block=engine.rows_per_block)
-    with warnings.catch_warnings():
-        # Ray 2.60 deprecates free keywords and has no other way yet to make restarts finite; a
-        # prompt that always kills its engine would else be tried for ever.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        return blocks.map_batches(
-            _EngineActor,
-            batch_size=None,  # a batch is a block: it leaves when its slowest row is done
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                size=engine.engines,
-                max_tasks_in_flight_per_actor=calls,
-                max_concurrent_calls_per_actor=calls,
-                enable_true_multi_threading=True,  # else the calls wait for each other
-            ),
-            num_cpus=engine.num_cpus,
-            num_gpus=gpus,
-            fn_constructor_kwargs={
-                "cfg": cfg,
-                "hops": list(hops),
-                "device": device,
-                "examples": shown_examples(cfg, hops),
-            },
-            runtime_env={"env_vars": worker_environment(engine, device)},
-            max_restarts=engine.max_restarts,
-            max_task_retries=engine.max_restarts,
-        )
+    return blocks.map_batches(
+        _HopsActor,
+        batch_size=None,  # a batch is a block: it leaves when its slowest row is done
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(
+            size=actors,
+            max_tasks_in_flight_per_actor=calls,
+            max_concurrent_calls_per_actor=calls,
+            enable_true_multi_threading=True,  # else the calls wait for each other
+        ),
+        num_cpus=_ACTOR_CPUS,
+        fn_constructor_kwargs={
+            "cfg": cfg,
+            "hops": list(hops),
+            "examples": shown_examples(cfg, hops),
+            "engines": engines_for(opening),
+            "gives": gives,
+            "round_number": round_number,
+        },
+    )
+
+
+def opening_for(cfg: RunConfig, hop: str) -> Opening:
+    """What the engines that serve a hop are made of.
+
+    Raises:
+        UserError: the cluster lacks the device.
+    """
+    pool, model, engine = pool_of(cfg, hop)
+    hops = [name for name in cfg.recipe.hops if pool_of(cfg, name)[0] == pool]
+    standin = engine.kind == STANDIN
+    return Opening(
+        pool=pool,
+        engine=engine,
+        model=model,
+        device=device_of(engine, ray.cluster_resources().get("GPU", 0)),
+        recipe=cfg.recipe if standin else None,
+        examples=shown_examples(cfg, hops) if standin else [],
+    )
+
+
+def pool_of(cfg: RunConfig, hop: str) -> tuple[str, ModelConfig, EngineConfig]:
+    """The name and the settings of the pool that serves a hop."""
+    for name, pool in cfg.generation.pools.items():
+        if hop in pool.hops:
+            return name, pool.model, pool.engine
+    return SHARED, cfg.model, cfg.engine
 
 
 def shown_examples(cfg: RunConfig, hops: Sequence[str]) -> list[Example]:
@@ -81,50 +129,56 @@ def shown_examples(cfg: RunConfig, hops: Sequence[str]) -> list[Example]:
 
 
 def check_hop(cfg: RunConfig, name: str) -> None:
-    """Compiles a hop's templates and draws its shot sets, as every engine will.
+    """Compiles a hop's templates, draws its shot sets, as every actor will, and finds its model.
 
     Raises:
-        UserError: an example, a template or the number of shots is wrong.
+        UserError: an example, a template or the number of shots is wrong, or there is no model.
     """
     examples = read_examples(cfg.recipe.examples)
     HopShots(name, cfg.recipe.hops[name], examples=examples, run_seed=cfg.run_seed)
+    _, model, engine = pool_of(cfg, name)
+    check_model(engine, model)
 
 
-class _EngineActor:
-    """One engine. Its threads each wait for a block; all rows meet on one event loop."""
+class _HopsActor:
+    """Rows on their way through hops; the engines are elsewhere.
+
+    Each of its threads waits for a block; all rows meet on one event loop.
+    """
 
     def __init__(
-        self, *, cfg: RunConfig, hops: list[str], device: str, examples: list[Example]
+        self,
+        *,
+        cfg: RunConfig,
+        hops: list[str],
+        examples: list[Example],
+        engines: list[Any],
+        gives: pa.Schema,
+        round_number: int,
     ) -> None:
-        began = time.monotonic()
-        engine = open_engine(
-            cfg.engine, cfg.model, device=device, recipe=cfg.recipe, examples=examples
-        )
+        _, model, engine = pool_of(cfg, hops[0])
+        self._again, self._round, self._gives = cfg.generation.again, round_number, gives
         self._runner = RowHops(
             cfg.recipe,
             hops,
             examples=examples,
-            engine=engine,
+            engine=Fleet(
+                engines,
+                model=STANDIN if engine.kind == STANDIN else model.id,
+                rows_in_flight=engine.rows_in_flight,
+            ),
             run_seed=cfg.run_seed,
             observe=_count_hop,
         )
         self._in_flight = 0
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="rows", daemon=True).start()
-        seconds = time.monotonic() - began
-        log.info("engine for %s ready after %.1f s", engine.model, seconds)
-        count("engine", load_seconds=seconds, engines=1)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block.to_pylist()
         done = asyncio.run_coroutine_threadsafe(self._run_all(rows), self._loop)
         try:
-            return pa.Table.from_pylist(done.result(), schema=schemas.HOPS)
-        except EngineDiedError:
-            # Nothing in this process can go on; Ray starts another and gives it the blocks.
-            log.exception("leaving: the engine died")
-            flush()
-            os._exit(1)
+            return pa.Table.from_pylist(done.result(), schema=self._gives)
         finally:
             flush()  # the actor is killed right after its last block
 
@@ -135,6 +189,8 @@ class _EngineActor:
         self._in_flight += 1
         gauge("engine", rows_in_flight=self._in_flight)
         try:
+            if self._round > 1:
+                return await self._runner.again(row, self._again, self._round)
             return await self._runner.run(row)
         finally:
             self._in_flight -= 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[ \t]*$", re.MULTILINE)
 _MAX_CONCEPTS = 16  # more is a list that ran away
 _MAX_CONCEPT_CHARACTERS = 80
+_LEAST_IDEA_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,13 @@ def parse_concepts(text: str) -> list[str]:
     return list(found.values())[:_MAX_CONCEPTS]
 
 
+def parse_idea(text: str) -> list[str]:
+    """The concepts of a text in prose: its first paragraph, as the only one; empty where none."""
+    paragraph = next((part for part in re.split(r"\n\s*\n", text) if part.strip()), "")
+    idea = " ".join(paragraph.split())
+    return [idea] if len(idea.split()) >= _LEAST_IDEA_WORDS else []
+
+
 def parse_instruction(text: str, max_words: int) -> tuple[str | None, str | None]:
     """The instruction, or the drop_reason: no_instruction or instruction_too_long."""
     instruction = text.strip()
@@ -40,18 +48,30 @@ def parse_instruction(text: str, max_words: int) -> tuple[str | None, str | None
     return instruction, None
 
 
-def parse_response(text: str, tests_heading: str) -> ParsedResponse:
+def parse_tests(text: str) -> str | None:
+    """The fenced Python of a text that is tests alone; None where there is none."""
+    return _fenced(text.replace("\r\n", "\n"), is_open=False)[0] or None
+
+
+def parse_response(
+    text: str, tests_heading: str | None, tests: str | None = None
+) -> ParsedResponse:
     r"""The solution and the tests of a response.
 
     The tests are the fenced Python below the line `tests_heading`, the solution is the fenced
-    Python above it. A heading inside a fence splits that fence. Drop reasons: no_code, no_tests,
+    Python above it. A heading inside a fence splits that fence. Without a heading all of it is
+    the solution, and the tests are those given. Drop reasons: no_code, no_tests,
     two_test_sections.
 
         >>> parse_response("```python\nx = 1\n# Tests\nassert x == 1\n```", "# Tests").tests
         'assert x == 1'
     """
-    heading = re.compile(rf"^[ \t]*{re.escape(tests_heading)}[ \t]*:?[ \t]*$", re.MULTILINE)
     text = text.replace("\r\n", "\n")
+    if tests_heading is None:
+        code = _fenced(text, is_open=False)[0] or None
+        reason = "no_code" if code is None else None if tests else "no_tests"
+        return ParsedResponse(code, tests or None, reason)
+    heading = re.compile(rf"^[ \t]*{re.escape(tests_heading)}[ \t]*:?[ \t]*$", re.MULTILINE)
     places = list(heading.finditer(text))
     if len(places) > 1:
         return ParsedResponse(None, None, "two_test_sections")

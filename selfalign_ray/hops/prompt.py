@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import HopConfig
-from selfalign_ray.hops.shots import Example
+from selfalign_ray.hops.shots import Example, named
 
 _CALL = re.compile(r"`([A-Za-z_]\w*)\s*[(`]")
 
@@ -27,10 +26,11 @@ class HopPrompt:
     """The compiled templates of one hop."""
 
     def __init__(self, name: str, hop: HopConfig, examples: Sequence[Example]) -> None:
-        """Compiles the templates and renders each example once.
+        """Compiles the templates and renders each of the hop's examples once.
 
         Raises:
-            UserError: a template does not parse, or names a field that is not there.
+            UserError: a template does not parse, or names a field that is not there or that an
+                example lacks.
         """
         environment = ImmutableSandboxedEnvironment(
             undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
@@ -40,28 +40,29 @@ class HopPrompt:
         for field in ("preamble", "header", "input", "output", "prefix"):
             try:
                 self._templates[field] = environment.from_string(getattr(hop, field))
-                for example in examples:
-                    self._render(field, 1, dataclasses.asdict(example))
             except TemplateError as error:
                 raise UserError(f"recipe.hops.{name}.{field}: {error}") from error
+            for example in named(examples, hop.examples):
+                try:
+                    self._render(field, 1, example.fields())
+                except TemplateError as error:
+                    raise UserError(
+                        f"recipe.hops.{name}.{field}: {error}, for the example {example.name}"
+                    ) from error
 
-    def prompt(self, row: Mapping[str, Any], shots: Sequence[Example]) -> str:
-        """Everything the model continues, its forced start included."""
+    def prompt(self, row: Mapping[str, Any], shots: Sequence[Example]) -> tuple[str, str]:
+        """Everything the model continues, and the forced start of the answer that it ends with."""
         parts = [self._render("preamble", 0, row)]
         for index, shot in enumerate(shots, start=1):
-            fields = dataclasses.asdict(shot)
+            fields = shot.fields()
             parts += [self._render(field, index, fields) for field in ("header", "input", "output")]
         last = len(shots) + 1
         parts += [self._render(field, last, row) for field in ("header", "input", "prefix")]
-        return "".join(parts)
-
-    def prefix(self, row: Mapping[str, Any]) -> str:
-        """The forced start of the text."""
-        return self._render("prefix", 1, row)
+        return "".join(parts), parts[-1]
 
     def output(self, example: Example) -> str:
         """What an example answers, whole."""
-        return self._render("output", 1, dataclasses.asdict(example))
+        return self._render("output", 1, example.fields())
 
     def _render(self, field: str, index: int, fields: Mapping[str, Any]) -> str:
         return self._templates[field].render(index=index, **fields)

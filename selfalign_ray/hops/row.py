@@ -5,6 +5,7 @@ Many rows run at once on one engine; each is at a hop of its own, so no barrier 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -13,13 +14,27 @@ from typing import Any
 from selfalign_ray.engine.base import (
     Engine,
     EngineDiedError,
+    EngineKilledError,
     Generation,
     Prompt,
     PromptRefusedError,
+    PromptTooLongError,
     Sampling,
 )
-from selfalign_ray.hops.config import HOP_NAMES, HopConfig, RecipeConfig, SamplingConfig
-from selfalign_ray.hops.parse import parse_concepts, parse_instruction, parse_response
+from selfalign_ray.hops.config import (
+    HOP_NAMES,
+    AgainConfig,
+    HopConfig,
+    RecipeConfig,
+    SamplingConfig,
+)
+from selfalign_ray.hops.parse import (
+    parse_concepts,
+    parse_idea,
+    parse_instruction,
+    parse_response,
+    parse_tests,
+)
 from selfalign_ray.hops.prompt import HopPrompt
 from selfalign_ray.hops.shots import Example, ShotSets
 from selfalign_ray.ids import keyed_int, keyed_random
@@ -28,6 +43,13 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]
 Observe = Callable[[Row, bool], None]  # a hop's columns of schemas.HOP, and whether it was parsed
 
+# Drop reasons that a further round of responses may lift.
+WITHOUT_PASS = ("no_executable_sample", "no_passing_sample")
+_REFUSALS = {  # the first that fits
+    PromptTooLongError: "prompt_too_long",
+    EngineKilledError: "engine_killed",
+    PromptRefusedError: "prompt_refused",
+}
 _SEED_BITS = 48  # of a sampling seed; below every engine's 63, with room for + sample_index
 
 
@@ -48,7 +70,7 @@ class RowHops:
 
         Args:
             recipe: the section `recipe`.
-            names: which of its hops to run, in order.
+            names: which of its hops to run; they run in the order of HOP_NAMES.
             examples: the few-shot pool.
             engine: what turns prompts into texts.
             run_seed: with `seed_id`, keys shots, draws and sampling seeds.
@@ -62,29 +84,31 @@ class RowHops:
         self._shown = {_words(example.instruction) for example in examples}
         self._hops = [
             HopShots(name, recipe.hops[name], examples=examples, run_seed=run_seed)
-            for name in names
+            for name in sorted(names, key=HOP_NAMES.index)
         ]
 
-    async def run(self, row: Row) -> Row:
+    async def run(self, row: Row, sampling: Sampling | None = None, round_number: int = 1) -> Row:
         """The row after its last hop, or after the one that set its drop_reason.
 
-        Drop reasons: prompt_too_long, prompt_refused, hop_failed (with `error`), and per hop
-        concepts_unfinished, no_concepts, instruction_unfinished, no_instruction,
-        instruction_too_long, instruction_of_shot (an example's own), no_executable_sample.
+        Drop reasons: prompt_too_long; with `error`, prompt_refused, engine_killed and hop_failed;
+        and per hop concepts_unfinished, no_concepts, instruction_unfinished, no_instruction,
+        instruction_too_long, instruction_of_shot (an example's own), tests_unfinished,
+        no_independent_tests. Responses are never a reason: execution judges them.
 
         Raises:
-            EngineDiedError: the engine is gone; the row is as it was.
+            EngineDiedError: no engine is left; the row is as it was.
         """
         row = {**row, "hops": list(row.get("hops") or []), "model": self._engine.model}
         for hop in self._hops:
             if row["drop_reason"] is not None:
                 break
             try:
-                row = await self._step(hop, row)
+                row = await self._step(hop, row, sampling or hop.sampling, round_number)
             except EngineDiedError:
                 raise
             except PromptRefusedError as error:
-                row = {**row, "drop_reason": "prompt_refused", "error": f"{hop.name}: {error}"}
+                reason = next(why for kind, why in _REFUSALS.items() if isinstance(error, kind))
+                row = {**row, "drop_reason": reason, "error": f"{hop.name}: {error}"}
             except Exception as error:
                 # One row's failure is one row's: kept with its error, and the run goes on.
                 log.exception("row %s: hop %s failed", row["row_id"], hop.name)
@@ -92,43 +116,82 @@ class RowHops:
                 row = {**row, "drop_reason": "hop_failed", "error": text}
         return row
 
-    async def _step(self, hop: HopShots, row: Row) -> Row:
+    async def again(self, row: Row, again: AgainConfig, round_number: int) -> Row:
+        """A row without a passing sample with more samples; any other as it is.
+
+        Args:
+            row: that the responses' execution has judged.
+            again: how many, and how varied.
+            round_number: from 2; with the rest of the key, it seeds the samples.
+
+        Raises:
+            EngineDiedError: no engine is left; the row is as it was.
+        """
+        if row["drop_reason"] not in WITHOUT_PASS:
+            return row
+        (hop,) = self._hops
+        more = dataclasses.replace(hop.sampling, n=again.n, temperature=again.temperature)
+        had = row["samples"] or []
+        tried = await self.run({**row, "drop_reason": None}, more, round_number)
+        if tried["drop_reason"] is not None:  # the engine would not: what it had before counts
+            return {**row, "error": tried["error"]}
+        for index, sample in enumerate(tried["samples"], start=len(had)):
+            sample["sample_index"] = index
+        return {**tried, "samples": [*had, *tried["samples"]]}
+
+    async def _step(self, hop: HopShots, row: Row, sampling: Sampling, round_number: int) -> Row:
         if hop.name == "instruction":
             row = {**row, **self._draws(row["seed_id"])}
         view = _view(row)
+        key = [hop.name, row["seed_id"], *([str(round_number)] if round_number > 1 else [])]
+        seed = keyed_int(_SEED_BITS, self._run_seed, "sampling", *key)
         shot_set, shots = hop.shot_sets.of(row["seed_id"])
-        shots, token_ids = self._fit(hop, view, shots)
-        if token_ids is None:
-            return {**row, "drop_reason": "prompt_too_long"}
-        seed = keyed_int(_SEED_BITS, self._run_seed, "sampling", hop.name, row["seed_id"])
         began = time.monotonic()
-        made = await self._engine.generate(
-            Prompt(
-                row=view,
-                hop=hop.name,
-                token_ids=token_ids,
-                sampling=hop.sampling,
-                seed=seed,
-                priority=-HOP_NAMES.index(hop.name),
-            )
-        )
-        prefix = hop.prompt.prefix(view)
+        made, prefix, shown = await self._ask(hop, view, shots, sampling, seed)
         texts = [prefix + sample.text for sample in made.texts]
         cost = {
             "hop": hop.name,
             "text": texts[0] if hop.name != "responses" else None,
             "finish_reason": made.texts[0].finish_reason if hop.name != "responses" else None,
             "shot_set": shot_set,
-            "shots": len(shots),
+            "shots": shown,
+            "model": self._engine.model,
             "prompt_tokens": made.prompt_tokens,
             "cached_tokens": made.cached_tokens,
             "output_tokens": sum(sample.output_tokens for sample in made.texts),
             "seconds": time.monotonic() - began,
         }
-        row = {**row, "hops": [*row["hops"], cost], **self._parse(hop.name, made, texts, seed)}
+        parsed = self._parse(hop.name, row, made, texts, seed)
+        row = {**row, "hops": [*row["hops"], cost], **parsed}
         if self._observe is not None:
             self._observe(cost, row["drop_reason"] is None)
         return row
+
+    async def _ask(
+        self, hop: HopShots, view: Row, shots: list[Example], sampling: Sampling, seed: int
+    ) -> tuple[Generation, str, int]:
+        """What the engine makes of the prompt, its forced start, and how many shots it showed.
+
+        The last shots give way first to a prompt that is too long, so that what is left is still
+        a shared prefix.
+        """
+        for count in range(len(shots), -1, -1):
+            text, prefix = hop.prompt.prompt(view, shots[:count])
+            prompt = Prompt(
+                row=view,
+                hop=hop.name,
+                text=text,
+                prefix=prefix,
+                sampling=sampling,
+                seed=seed,
+                priority=-HOP_NAMES.index(hop.name),
+            )
+            try:
+                return await self._engine.generate(prompt), prefix, count
+            except PromptTooLongError:
+                if not count:
+                    raise
+        raise AssertionError("the loop returns or raises")
 
     def _draws(self, seed_id: str) -> dict[str, str]:
         """What a row's instruction has to be; by its id, so that a rerun asks for the same."""
@@ -138,40 +201,28 @@ class RowHops:
             "difficulty": rng.choice(self._recipe.difficulties),
         }
 
-    def _fit(
-        self, hop: HopShots, view: Row, shots: list[Example]
-    ) -> tuple[list[Example], list[int] | None]:
-        """The prompt's tokens with as many of the shots as leave room for the text.
-
-        The last shots give way first, so that what is left is still a shared prefix.
-        """
-        room = self._engine.max_model_len - hop.sampling.max_tokens
-        for count in range(len(shots), -1, -1):
-            token_ids = self._engine.encode(hop.prompt.prompt(view, shots[:count]))
-            if len(token_ids) <= room:
-                return shots[:count], token_ids
-        return [], None
-
-    def _parse(self, hop: str, made: Generation, texts: list[str], seed: int) -> Row:
+    def _parse(self, hop: str, row: Row, made: Generation, texts: list[str], seed: int) -> Row:
         if hop == "responses":
-            return self._parse_samples(made, texts, seed)
+            return {"samples": self._samples(row, made, texts, seed)}
         if made.texts[0].finish_reason != "stop":
             return {"drop_reason": f"{hop}_unfinished"}
         if hop == "concepts":
-            concepts = parse_concepts(texts[0])
-            return {
-                "concepts": concepts or None,
-                "drop_reason": None if concepts else "no_concepts",
-            }
+            parse = parse_idea if self._recipe.concepts_form == "prose" else parse_concepts
+            concepts = parse(texts[0]) or None
+            return {"concepts": concepts, "drop_reason": None if concepts else "no_concepts"}
+        if hop == "tests":
+            tests = parse_tests(texts[0])
+            reason = None if tests else "no_independent_tests"
+            return {"independent_tests": tests, "drop_reason": reason}
         instruction, reason = parse_instruction(texts[0], self._recipe.max_instruction_words)
         if instruction is not None and _words(instruction) in self._shown:
             reason = "instruction_of_shot"
         return {"instruction": instruction, "drop_reason": reason}
 
-    def _parse_samples(self, made: Generation, texts: list[str], seed: int) -> Row:
+    def _samples(self, row: Row, made: Generation, texts: list[str], seed: int) -> list[Row]:
         samples = []
         for index, (drawn, text) in enumerate(zip(made.texts, texts, strict=True)):
-            parsed = parse_response(text, self._recipe.tests_heading)
+            parsed = parse_response(text, self._recipe.tests_heading, row.get("independent_tests"))
             finished = drawn.finish_reason == "stop"
             samples.append(
                 {
@@ -185,8 +236,7 @@ class RowHops:
                     "drop_reason": parsed.drop_reason if finished else "unfinished",
                 }
             )
-        kept = any(sample["drop_reason"] is None for sample in samples)
-        return {"samples": samples, "drop_reason": None if kept else "no_executable_sample"}
+        return samples
 
 
 class HopShots:

@@ -16,6 +16,7 @@ from selfalign_ray.ids import keyed_int, keyed_random
 
 KINDS = ("function", "class", "program")
 DIFFICULTIES = ("easy", "medium", "hard")
+_OPTIONAL = {"idea"}  # parts that an example may lack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,11 @@ class Example:
     solution: str
     explanation: str
     tests: str
+    idea: str | None = None  # the concepts as one paragraph of prose; not every example has it
+
+    def fields(self) -> dict[str, Any]:
+        """What templates see: the parts that the example has."""
+        return {name: part for name, part in vars(self).items() if part is not None}
 
 
 def read_examples(folder: str | None) -> list[Example]:
@@ -54,11 +60,11 @@ def _read_example(path: Path) -> Example:
         raise UserError(f"recipe.examples: cannot read {path}: {error}") from error
     if not isinstance(fields, dict):
         raise UserError(f"recipe.examples: {path} must hold named parts")
-    wanted = {field.name for field in dataclasses.fields(Example)} - {"name"}
+    known = {field.name for field in dataclasses.fields(Example)} - {"name"}
     for problem, names in (
-        ("lacks", wanted - fields.keys()),
-        ("has the unknown", fields.keys() - wanted),
-        ("has an empty", {name for name in wanted & fields.keys() if not fields[name]}),
+        ("lacks", known - _OPTIONAL - fields.keys()),
+        ("has the unknown", fields.keys() - known),
+        ("has an empty", {name for name in known & fields.keys() if not fields[name]}),
     ):
         if names:
             raise UserError(f"recipe.examples: {path} {problem} {', '.join(sorted(names))}")
@@ -78,9 +84,9 @@ def _check_choice(path: Path, field: str, value: Any, allowed: Sequence[str]) ->
 
 
 def named(examples: Sequence[Example], names: str) -> list[Example]:
-    """The examples whose names fit a glob; with a ! before it, those whose names do not."""
-    negated, pattern = names.startswith("!"), names.removeprefix("!")
-    return [example for example in examples if fnmatch(example.name, pattern) is not negated]
+    """The examples whose names fit one of the globs, with commas between; after a !, the others."""
+    negated, globs = names.startswith("!"), names.removeprefix("!").split(",")
+    return [e for e in examples if any(fnmatch(e.name, glob) for glob in globs) is not negated]
 
 
 class ShotSets:

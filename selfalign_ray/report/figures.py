@@ -59,7 +59,9 @@ class Figures:
     stage_seconds: dict[str, float] = field(default_factory=dict)  # by saved stage
     hops: dict[str, HopFigures] = field(default_factory=dict)
     load_seconds: float = 0.0  # of models, summed over engines
-    engines: int = 0
+    engines: int = 0  # loads, so that one that was restarted counts twice
+    held_seconds: float = 0.0  # of engines, from their start to their end, summed
+    gpu_seconds: float = 0.0  # of the GPUs that they held
     hop_seconds: float = 0.0  # wall time of the saved stages with hops, loading included
     samples: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)  # samples by verdict, most first
@@ -95,24 +97,27 @@ class Figures:
         """Of all samples."""
         return self.verdicts.get("passed", 0) / self.samples if self.samples else None
 
-    def accepted_per_hour(self, units: int) -> float | None:
-        """Rows of the data set an hour of the hops' wall time, for each of so many engines or GPUs.
+    @property
+    def accepted_per_engine_hour(self) -> float | None:
+        """Rows of the data set for an hour of an engine, loading included; None without engines."""
+        return self.accepted / (self.held_seconds / 3600) if self.held_seconds else None
 
-        None where no row was made here or there is no unit.
-        """
-        if not self.hop_seconds or not units or not self.hops:
-            return None
-        return self.accepted / (self.hop_seconds * units / 3600)
+    @property
+    def accepted_per_gpu_hour(self) -> float | None:
+        """Rows of the data set for an hour of a GPU, loading included; None without GPUs."""
+        return self.accepted / (self.gpu_seconds / 3600) if self.gpu_seconds else None
 
 
 def take_figures(stages: Sequence[SavedStage]) -> Figures:
     """Reads manifests and rows."""
     figures = Figures(stage_seconds={s.name: float(s.manifest["seconds"]) for s in stages})
     for stage in stages:
+        engine = stage.manifest.get("figures", {}).get("engine", {})
+        figures.load_seconds += engine.get("load_seconds", 0.0)
+        figures.engines += int(engine.get("engines", 0))
+        figures.held_seconds += engine.get("held_seconds", 0.0)
+        figures.gpu_seconds += engine.get("gpu_seconds", 0.0)
         if set(stage.group) & set(HOP_NAMES):
-            engine = stage.manifest.get("figures", {}).get("engine", {})
-            figures.load_seconds += engine.get("load_seconds", 0.0)
-            figures.engines += int(engine.get("engines", 0))
             figures.hop_seconds += float(stage.manifest["seconds"])
     _take_hops(figures, stages)
     _take_samples(figures, stages)
@@ -253,4 +258,6 @@ def as_data(figures: Figures) -> Mapping[str, object]:
         "cached_share": figures.cached_share,
         "tokens_per_second": figures.tokens_per_second,
         "passed_share": figures.passed_share,
+        "accepted_per_engine_hour": figures.accepted_per_engine_hour,
+        "accepted_per_gpu_hour": figures.accepted_per_gpu_hour,
     }

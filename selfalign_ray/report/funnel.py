@@ -16,12 +16,18 @@ from selfalign_ray.report.saved import SavedStage
 from selfalign_ray.stage import KEPT
 
 # Which column shows that a row got through a hop.
-_FILLED_BY = {"concepts": "concepts", "instruction": "instruction", "responses": "samples"}
+_FILLED_BY = {
+    "concepts": "concepts",
+    "instruction": "instruction",
+    "tests": "independent_tests",
+    "responses": "samples",
+}
 # Reasons whose stage no column shows; any other belongs to the last stage of its group.
 _STAGE_OF = {
     "no_functions": "functions",
     "parse_failed": "functions",
     "too_long": "functions",
+    "no_executable_sample": "execution",
     "no_passing_sample": "execution",
     "sandbox_failed": "execution",
     "no_choice": "choose",

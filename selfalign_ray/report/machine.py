@@ -76,11 +76,6 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def cluster_gpus() -> float:
-    """GPUs of the connected Ray cluster."""
-    return float(sum(node["gpus"] for node in _nodes()))
-
-
 def _nodes() -> list[dict[str, Any]]:
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():

@@ -23,7 +23,6 @@ def markdown(
     *,
     examples: Sequence[Row],
     sandbox: Mapping[str, Any] | None,
-    gpus: int,
 ) -> str:
     """The whole report.
 
@@ -33,14 +32,13 @@ def markdown(
         figures: rates, tokens, verdicts.
         examples: accepted pairs to show.
         sandbox: what `Sandbox.describe` says; None where nothing was executed.
-        gpus: that the engines had together.
     """
     sections = [
         f"# selfalign: {cell(cfg.name)}",
         *_banners(cfg, funnel, figures),
         _result(cfg, funnel, figures),
         _section("Funnel", _funnel(funnel)),
-        _section("Time", _time(cfg, funnel, figures, gpus)),
+        _section("Time", _time(cfg, funnel, figures)),
         _section("Hops", _hops(figures)),
         _section("Verdicts", _verdicts(figures)),
         _section("Data set", _dataset(figures)),
@@ -119,28 +117,29 @@ def _dropped(reasons: Mapping[tuple[str, str], int], whole: int) -> Iterator[tup
         yield stage, f"- {reason}", number, percent(_share(number, whole))
 
 
-def _time(cfg: RunConfig, funnel: Funnel, figures: Figures, gpus: int) -> str:
+def _time(cfg: RunConfig, funnel: Funnel, figures: Figures) -> str:
     steps: Mapping[str, Step] = {step.name: step for step in funnel.steps}
     rows = [
         (name, steps[name].rows, f"{seconds:,.1f}", _share(steps[name].rows, seconds))
         for name, seconds in figures.stage_seconds.items()
     ]
     text = table(("saved stage", "rows in", "seconds", "rows/s"), rows, numbers=3)
-    lines = list(_rates(cfg, figures, gpus))
+    lines = list(_rates(cfg, figures))
     return "\n\n".join([text, "\n".join(f"- {line}" for line in lines)] if lines else [text])
 
 
-def _rates(cfg: RunConfig, figures: Figures, gpus: int) -> Iterator[str]:
+def _rates(cfg: RunConfig, figures: Figures) -> Iterator[str]:
     if figures.engines:
         each = figures.load_seconds / figures.engines
         yield f"engines started: {figures.engines}, each in {each:.1f} s"
     if (speed := figures.tokens_per_second) is not None:
         yield f"{speed:,.0f} tokens/s written, loading included"
-    if (hourly := figures.accepted_per_hour(cfg.engine.engines)) is not None:
+    if (hourly := figures.accepted_per_engine_hour) is not None:
         yield f"{hourly:,.1f} accepted rows per engine-hour"
-    per_gpu = figures.accepted_per_hour(gpus)
+    per_gpu = figures.accepted_per_gpu_hour
     if per_gpu is not None:
-        yield f"{per_gpu:,.1f} accepted rows per GPU-hour, with {gpus} of them"
+        hours = figures.gpu_seconds / 3600
+        yield f"{per_gpu:,.1f} accepted rows per GPU-hour, over {hours:,.2f} of them"
     price = cfg.report.price_per_gpu_hour
     if per_gpu and price is not None:
         yield f"{1000 * price / per_gpu:,.2f} for 1,000 accepted rows, at {price:g} a GPU-hour"

@@ -13,12 +13,11 @@ from typing import Any
 
 from selfalign_ray import pipeline
 from selfalign_ray.config import RunConfig
-from selfalign_ray.engine.open import device_of
 from selfalign_ray.report.examples import pick
 from selfalign_ray.report.exports import DATASET, write_exports
 from selfalign_ray.report.figures import Figures, as_data, take_figures
 from selfalign_ray.report.funnel import Funnel, take_funnel
-from selfalign_ray.report.machine import cluster_gpus, commit, hardware, versions
+from selfalign_ray.report.machine import commit, hardware, versions
 from selfalign_ray.report.markdown import is_standin, markdown
 from selfalign_ray.report.saved import SavedStage, chain
 from selfalign_ray.stage import now, write_whole
@@ -64,7 +63,6 @@ def report(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> Sum
         figures,
         examples=pick(stages, cfg.report.examples, cfg.run_seed),
         sandbox=sandbox,
-        gpus=_gpus_used(cfg),
     )
     write_whole(run_dir / REPORT, text)
     manifest = manifest_of(cfg, stages, funnel, figures, counts, sandbox)
@@ -126,11 +124,3 @@ def manifest_of(
 
 def _named(dropped: Mapping[tuple[str, str], int]) -> dict[str, int]:
     return {f"{stage}.{reason}": number for (stage, reason), number in dropped.items()}
-
-
-def _gpus_used(cfg: RunConfig) -> int:
-    gpus = cluster_gpus()
-    if gpus < 1 or device_of(cfg.engine, gpus) != "cuda":
-        return 0
-    each = cfg.model.tensor_parallel_size * cfg.model.pipeline_parallel_size
-    return cfg.engine.engines * each

@@ -75,7 +75,7 @@ class Rules:
     """What follows from the recipe and the settings, once for all rows."""
 
     max_instruction_words: int
-    tests_heading: re.Pattern[str]
+    tests_heading: re.Pattern[str] | None  # None: the responses have no tests
     part_headings: frozenset[str]  # the lines between the parts of a response
     example_marks: tuple[str, ...]  # how the lines begin that frame a few-shot example
     in_comments: re.Pattern[str] | None  # a marker of incomplete code
@@ -94,9 +94,9 @@ def rules_of(cfg: SanitiseConfig, recipe: RecipeConfig) -> Rules:
     marks |= {m for hop in hops for m in _literal_lines(hop.input, whole=True)}
     return Rules(
         max_instruction_words=recipe.max_instruction_words,
-        tests_heading=re.compile(
-            rf"^[ \t]*{re.escape(recipe.tests_heading)}[ \t]*:?[ \t]*$", re.MULTILINE
-        ),
+        tests_heading=None
+        if recipe.tests_heading is None
+        else re.compile(rf"^[ \t]*{re.escape(recipe.tests_heading)}[ \t]*:?[ \t]*$", re.MULTILINE),
         part_headings=frozenset(_literal_lines(recipe.hops["responses"].output, whole=True)),
         example_marks=tuple(sorted(marks)),
         in_comments=re.compile(found) if markers else None,

@@ -50,13 +50,20 @@ def blocks_of(text: str) -> Iterator[Block]:
     yield Block(text[start:], language)
 
 
-def without_tests(text: str, heading: re.Pattern[str], *, cut: bool) -> tuple[str, str | None]:
+def without_tests(
+    text: str, heading: re.Pattern[str] | None, *, cut: bool
+) -> tuple[str, str | None]:
     """The text above the tests, its fences closed, and what is wrong with the whole.
 
     The heading may stand above the tests' fence or in it, or in the solution's. That the tests
-    leave a fence open is nothing wrong, unless the text was cut: a recipe may stop there.
-    Reasons: no_tests, two_test_sections, bad_fence.
+    leave a fence open is nothing wrong, unless the text was cut: a recipe may stop there. Without
+    a heading the whole text is above. Reasons: no_tests, two_test_sections, bad_fence.
     """
+    if heading is None:
+        is_open = len(_FENCE.findall(text)) % 2 == 1
+        if _has_bad_fence(text) or (cut and is_open):
+            return "", "bad_fence"
+        return (text.rstrip() + "\n```" if is_open else text).strip("\n"), None
     places = list(heading.finditer(text))
     if len(places) != 1:
         return "", "two_test_sections" if places else "no_tests"

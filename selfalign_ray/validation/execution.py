@@ -21,16 +21,16 @@ _COLUMNS = frozenset(field.name for field in schemas.VERDICT)
 
 
 def execution(ds: Dataset | None, cfg: RunConfig) -> Dataset:
-    """Adds `verdicts`, one for each sample that can be executed.
+    """Adds `verdicts`, one for each sample that can be executed and was not.
 
     Args:
-        ds: `schemas.HOPS` rows.
+        ds: `schemas.HOPS` or `schemas.JUDGED` rows.
         cfg: the sections `validation.execution` and `sandbox`.
 
     Returns:
-        `schemas.EXECUTED` rows without `metrics`, as many as came in, in any order. A row none of
-        whose samples passed has the drop_reason no_passing_sample; where the sandbox itself
-        failed on one of them and none passed, sandbox_failed.
+        `schemas.JUDGED` rows, as many as came in, in any order. Drop reasons of a row none of
+        whose samples passed: no_executable_sample, not one could be executed; sandbox_failed, the
+        sandbox itself failed on one of them; no_passing_sample.
     """
     assert ds is not None
     section = cfg.validation.execution
@@ -57,7 +57,7 @@ class _SandboxActor:
         programs = [(row, sample) for row in rows for sample in executable(row)]
         verdicts = self._sandbox.judge([(s["code"], s["tests"]) for _, s in programs])
         for row in rows:
-            row["verdicts"] = []
+            row["verdicts"] = row.get("verdicts") or []
         for (row, sample), verdict in zip(programs, verdicts, strict=True):
             row["verdicts"].append(verdict_row(sample["sample_index"], verdict))
             count("execution", samples=1, cpu_seconds=verdict.cpu_seconds, **{verdict.verdict: 1})
@@ -65,15 +65,19 @@ class _SandboxActor:
             row["drop_reason"] = row["drop_reason"] or reason_of(row["verdicts"])
         count("execution", rows=len(rows))
         flush()  # the actor is killed right after its last block
-        schema = pa.schema([f for f in schemas.EXECUTED if f.name != "metrics"])
-        return pa.Table.from_pylist(rows, schema=schema)
+        return pa.Table.from_pylist(rows, schema=schemas.JUDGED)
 
 
 def executable(row: Row) -> list[Row]:
-    """The samples of a kept row that have code and tests."""
+    """The samples of a kept row that have code and tests, and no verdict yet."""
     if row["drop_reason"] is not None:
         return []
-    return [sample for sample in row["samples"] or () if sample["drop_reason"] is None]
+    judged = {verdict["sample_index"] for verdict in row.get("verdicts") or ()}
+    return [
+        sample
+        for sample in row["samples"] or ()
+        if sample["drop_reason"] is None and sample["sample_index"] not in judged
+    ]
 
 
 def verdict_row(sample_index: int, verdict: Verdict) -> Row:
@@ -87,4 +91,6 @@ def reason_of(verdicts: list[Row]) -> str | None:
     names = {verdict["verdict"] for verdict in verdicts}
     if "passed" in names:
         return None
+    if not names:
+        return "no_executable_sample"
     return "sandbox_failed" if "infra" in names else "no_passing_sample"

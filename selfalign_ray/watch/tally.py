@@ -109,8 +109,15 @@ class _Outbox:
             self._fresh.set()
 
     def send(self) -> None:
-        """Sends what has gathered, and waits until it has arrived. Without a tally it is lost."""
+        """Sends what has gathered, and waits until it has arrived. Without a tally it is lost.
+
+        Between two searches for a tally it is kept: a process of an earlier job may be the first
+        of the next.
+        """
         with self._sending:
+            if self.tally is None and time.monotonic() < self._next_lookup:
+                self._fresh.set()
+                return
             with self._lock:
                 counts, self._counts = self._counts, {}
                 lines = list(self._lines)

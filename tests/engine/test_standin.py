@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from selfalign_ray.config import conf_dir
 from selfalign_ray.engine.standin import StandinEngine
-from selfalign_ray.hops.config import HOP_NAMES
 from selfalign_ray.hops.row import RowHops
 from selfalign_ray.hops.shots import read_examples
 
+RECIPES = sorted(path.stem for path in Path(conf_dir(), "recipe").glob("*.yaml"))
 
-@pytest.fixture(params=["starcoder2_15b", "embedded"])
+
+@pytest.fixture(params=RECIPES)
 def rows(request, run_config):
-    cfg = run_config(f"experiment={request.param}")
+    cfg = run_config(f"recipe={request.param}")
     engine = StandinEngine(cfg.recipe, read_examples(None), 0.0)
-    hops = RowHops(cfg.recipe, HOP_NAMES, examples=read_examples(None), engine=engine, run_seed=1)
+    hops = RowHops(
+        cfg.recipe, list(cfg.recipe.hops), examples=read_examples(None), engine=engine, run_seed=1
+    )
     seeds = [
         {"row_id": str(i), "seed_id": str(i), "seed": "def f(): ...", "drop_reason": None}
         for i in range(20)

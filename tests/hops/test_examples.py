@@ -108,11 +108,19 @@ def test_no_name_is_defined_twice_in_any_snippet_or_solution() -> None:
 
 @each_example
 def test_an_example_has_exactly_the_known_fields(example: Example) -> None:
-    assert set(example) == FIELDS
+    assert set(example) - {"idea"} == FIELDS
     assert example["kind"] in KINDS
     assert example["difficulty"] in DIFFICULTIES
     texts = [example[field] for field in FIELDS - {"concepts"}]
     assert all(isinstance(text, str) and text.strip() for text in texts)
+
+
+def test_every_long_example_says_its_idea_in_two_or_three_sentences() -> None:
+    for name, example in EXAMPLES.items():
+        assert ("idea" in example) is not name.startswith(("tiny_", "short_"))
+        if "idea" in example:
+            assert 20 <= len(example["idea"].split()) <= 60
+            assert len(example["idea"].strip().split("\n")) == 1
 
 
 @each_example

@@ -9,14 +9,16 @@ import pytest
 
 from selfalign_ray.engine.base import (
     EngineDiedError,
+    EngineKilledError,
     Generation,
     PromptRefusedError,
+    PromptTooLongError,
     Text,
 )
-from selfalign_ray.hops.config import HOP_NAMES
 from selfalign_ray.hops.row import RowHops
 from selfalign_ray.hops.shots import read_examples
 
+HOPS = ("concepts", "instruction", "responses")
 GOOD = {
     "concepts": " recursion, sets",
     "instruction": "f(x)` that doubles x.",
@@ -34,17 +36,16 @@ class ScriptedEngine:
         self.texts = GOOD | (texts or {})
         self.finish, self.error, self.asked = finish, error, []
 
-    def encode(self, text):
-        return [ord(c) for c in text]
-
     async def generate(self, prompt):
+        if len(prompt.text) > self.max_model_len - prompt.sampling.max_tokens:
+            raise PromptTooLongError("too long")
         self.asked.append(prompt)
         if self.error:
             raise self.error
         text = self.texts[prompt.hop]
         return Generation(
             texts=[Text(text=text, finish_reason=self.finish, output_tokens=3)] * prompt.sampling.n,
-            prompt_tokens=len(prompt.token_ids),
+            prompt_tokens=len(prompt.text),
             cached_tokens=1,
         )
 
@@ -55,7 +56,7 @@ def row(**columns):
 
 @pytest.fixture
 def run(run_config):
-    def run(engine, *rows, names=HOP_NAMES, overrides=(), run_seed=7):
+    def run(engine, *rows, names=HOPS, overrides=(), run_seed=7):
         cfg = run_config("experiment=embedded", *overrides)
         hops = RowHops(
             cfg.recipe, names, examples=read_examples(None), engine=engine, run_seed=run_seed
@@ -76,14 +77,15 @@ def test_a_row_goes_through_all_hops_and_gains_their_columns(run):
     assert done["instruction"] == "Write a Python function `f(x)` that doubles x."
     assert [sample["tests"] for sample in done["samples"]] == ["assert f(1) == 2"] * 4
     assert done["samples"][0]["code"].startswith("def f(x):")
-    assert [hop["hop"] for hop in done["hops"]] == list(HOP_NAMES)
+    assert [hop["hop"] for hop in done["hops"]] == list(HOPS)
     assert done["model"] == "scripted"
 
 
 def test_deeper_hops_go_first(run):
     engine = ScriptedEngine()
     run(engine)
-    assert [prompt.priority for prompt in engine.asked] == [0, -1, -2]
+    priorities = [prompt.priority for prompt in engine.asked]
+    assert priorities == sorted(set(priorities), reverse=True)
 
 
 def test_seeds_differ_by_row_hop_and_sample(run):
@@ -98,15 +100,14 @@ def test_the_same_row_asks_the_same_whatever_runs_beside_it(run):
     alone, among = ScriptedEngine(), ScriptedEngine()
     run(alone, row(seed_id="a"))
     run(among, *(row(seed_id=name) for name in "cba"))
-    asked = {(p.hop, p.seed, tuple(p.token_ids)) for p in among.asked}
-    assert {(p.hop, p.seed, tuple(p.token_ids)) for p in alone.asked} <= asked
+    asked = {(p.hop, p.seed, p.text) for p in among.asked}
+    assert {(p.hop, p.seed, p.text) for p in alone.asked} <= asked
 
 
 @pytest.mark.parametrize(
     ("texts", "reason", "hops"),
     [
         ({"concepts": " , "}, "no_concepts", 1),
-        ({"responses": "x): pass"}, "no_executable_sample", 3),
         ({"instruction": "word " * 100}, "instruction_too_long", 2),
     ],
 )
@@ -135,12 +136,16 @@ def test_an_unfinished_sample_is_marked_and_not_executed(run):
     instructed = row(instruction="Write `f`.")
     (done,) = run(ScriptedEngine(finish="length"), instructed, names=["responses"])
     assert {sample["drop_reason"] for sample in done["samples"]} == {"unfinished"}
-    assert done["drop_reason"] == "no_executable_sample"
+    assert done["drop_reason"] is None  # execution judges
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(PromptRefusedError("too odd"), "prompt_refused"), (RuntimeError("boom"), "hop_failed")],
+    [
+        (PromptRefusedError("too odd"), "prompt_refused"),
+        (EngineKilledError("two died"), "engine_killed"),
+        (RuntimeError("boom"), "hop_failed"),
+    ],
 )
 def test_an_engine_error_is_the_row_s_alone(run, error, reason):
     class Picky(ScriptedEngine):
@@ -168,10 +173,10 @@ def test_a_dropped_row_passes_untouched(run):
 def test_shots_give_way_to_a_long_snippet_and_the_row_says_so(run):
     roomy, tight = ScriptedEngine(), ScriptedEngine()
     run(roomy, row(), names=["concepts"])
-    tight.max_model_len = len(roomy.asked[0].token_ids) + 39  # one less than the text may need
+    tight.max_model_len = len(roomy.asked[0].text) + 39  # one less than the text may need
     (done,) = run(tight, row(), names=["concepts"])
     assert done["hops"][0]["shots"] == 3
-    assert len(tight.asked[0].token_ids) < len(roomy.asked[0].token_ids)
+    assert len(tight.asked[0].text) < len(roomy.asked[0].text)
 
 
 def test_a_prompt_that_never_fits_is_marked(run):
@@ -179,6 +184,7 @@ def test_a_prompt_that_never_fits_is_marked(run):
     engine.max_model_len = 3000
     (done,) = run(engine, row(seed="x" * 4000))
     assert (done["drop_reason"], engine.asked) == ("prompt_too_long", [])
+    assert "too long" in done["error"]
 
 
 def test_kind_and_difficulty_are_drawn_by_row(run):
@@ -190,11 +196,76 @@ def test_kind_and_difficulty_are_drawn_by_row(run):
     assert len(drawn) == 4
 
 
+def test_tests_of_their_own_never_see_a_response_and_serve_every_sample(run):
+    engine = ScriptedEngine({"tests": "assert f(2) == 4\n", "responses": "x):\n    return 2 * x\n"})
+    overrides = ["recipe=independent_tests"]
+    (done,) = run(engine, names=("tests", "responses"), overrides=overrides)
+    assert done["independent_tests"] == "assert f(2) == 4"
+    assert {sample["tests"] for sample in done["samples"]} == {"assert f(2) == 4"}
+    asked = next(prompt for prompt in engine.asked if prompt.hop == "tests")
+    assert "return 2" not in asked.text
+
+
+def test_prose_is_one_concept(run):
+    engine = ScriptedEngine({"concepts": "A set drops what\nit has seen.\n\nMore."})
+    (done,) = run(engine, names=["concepts"], overrides=["recipe.concepts_form=prose"])
+    assert done["concepts"] == ["A set drops what it has seen."]
+
+
+def test_the_forced_start_is_the_end_of_the_prompt(run):
+    engine = ScriptedEngine()
+    run(engine)
+    assert all(prompt.text.endswith(prompt.prefix) for prompt in engine.asked)
+    assert engine.asked[2].prefix == "```python\ndef f("
+
+
+@pytest.fixture
+def again(run_config):
+    def again(engine, judged, round_number=2):
+        cfg = run_config("experiment=embedded", "generation.again.n=3")
+        hops = RowHops(
+            cfg.recipe, ["responses"], examples=read_examples(None), engine=engine, run_seed=7
+        )
+        return asyncio.run(hops.again(judged, cfg.generation.again, round_number))
+
+    return again
+
+
+def test_a_further_round_adds_samples_of_its_own_seeds_and_temperature(run, again):
+    first, second = ScriptedEngine(), ScriptedEngine()
+    (done,) = run(first, row(instruction="Write `f(x)`."), names=["responses"])
+    more = again(second, {**done, "drop_reason": "no_passing_sample"})
+    assert [sample["sample_index"] for sample in more["samples"]] == list(range(7))
+    assert len({sample["sampling_seed"] for sample in more["samples"]}) == 7
+    assert more["drop_reason"] is None
+    (asked,) = second.asked
+    assert (asked.sampling.n, asked.sampling.temperature) == (3, 0.9)
+    assert len(more["hops"]) == 2
+    third = ScriptedEngine()
+    again(third, {**done, "drop_reason": "no_passing_sample"}, round_number=3)
+    assert third.asked[0].seed != asked.seed
+
+
+@pytest.mark.parametrize("reason", [None, "sandbox_failed", "engine_killed"])
+def test_a_further_round_leaves_other_rows_alone(again, reason):
+    engine = ScriptedEngine()
+    judged = row(instruction="Write `f(x)`.", samples=[], hops=[]) | {"drop_reason": reason}
+    assert again(engine, judged) == judged
+    assert engine.asked == []
+
+
+def test_a_further_round_that_fails_leaves_what_was_there(again):
+    judged = row(instruction="Write `f(x)`.", samples=[], hops=[], drop_reason="no_passing_sample")
+    done = again(ScriptedEngine(error=PromptRefusedError("odd")), judged)
+    assert done["drop_reason"] == "no_passing_sample"
+    assert "odd" in done["error"]
+
+
 def test_a_hop_of_its_own_takes_the_row_further(run):
     (first,) = run(ScriptedEngine(), names=["concepts"])
     assert "instruction" not in first
     (done,) = run(ScriptedEngine(), first, names=["instruction", "responses"])
-    assert [hop["hop"] for hop in done["hops"]] == list(HOP_NAMES)
+    assert [hop["hop"] for hop in done["hops"]] == list(HOPS)
 
 
 def test_sampling_is_the_recipe_s(run, run_config):

@@ -31,7 +31,9 @@ TABLE = [
     "duplicates",
 ]
 HOP_COST = {"shot_set": 0, "shots": 3, "prompt_tokens": 700, "cached_tokens": 560, "seconds": 2.0}
-FIGURES = {"engine": {"load_seconds": 21.0, "engines": 1}}
+FIGURES = {
+    "engine": {"load_seconds": 21.0, "engines": 1, "held_seconds": 60.0, "gpu_seconds": 120.0}
+}
 
 
 def row(number: int, **fields: Any) -> Row:

@@ -41,9 +41,10 @@ def test_every_sample_has_a_verdict_or_a_reason(write_run: Callable[..., Path]) 
 def test_accepted_rows_an_hour(write_run: Callable[..., Path]) -> None:
     figures = figures_of(write_run())
     assert figures.accepted == 2
-    assert figures.accepted_per_hour(1) == pytest.approx(120)
-    assert figures.accepted_per_hour(4) == pytest.approx(30)
-    assert figures.accepted_per_hour(0) is None
+    assert figures.accepted_per_engine_hour == pytest.approx(120)
+    assert figures.accepted_per_gpu_hour == pytest.approx(60)
+    figures.gpu_seconds = 0
+    assert figures.accepted_per_gpu_hour is None
 
 
 def test_licences_and_measures_of_the_data_set(write_run: Callable[..., Path]) -> None:

@@ -69,6 +69,28 @@ def running_tally(ray_local: None) -> Iterator[None]:
     tally.stop_tally()
 
 
+@pytest.mark.ray
+def test_what_a_process_counts_between_two_searches_reaches_the_next_tally(
+    ray_local: None,
+) -> None:
+    import ray
+
+    class Worker:
+        def count(self) -> None:
+            tally.count("read", files=1)
+            tally.flush()
+
+    worker = ray.remote(Worker).options(num_cpus=0).remote()
+    ray.get(worker.count.remote())  # finds none, and does not look again for a while
+    tally.start_tally()
+    ray.get(worker.count.remote())
+    try:
+        assert until("read", "files", 1) == 1
+    finally:
+        tally.stop_tally()
+        ray.kill(worker)
+
+
 def until(stage: str, amount: str, number: float, seconds: float = 20) -> float:
     """The amount, once it has reached the number or the time is over."""
     end = time.monotonic() + seconds

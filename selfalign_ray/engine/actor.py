@@ -1,0 +1,202 @@
+"""Engines in actors of their own: loaded once, asked by every stage and by every job of a sweep.
+
+An engine apart from the actors through which rows stream outlives the stage that asked for it, and
+when it dies, the rows it was working on have lost one prompt and not the hops behind them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+
+from selfalign_ray.engine.base import Engine, EngineDiedError, Generation, Prompt
+from selfalign_ray.engine.config import EngineConfig, ModelConfig
+from selfalign_ray.engine.open import open_engine
+from selfalign_ray.engine.standin import STANDIN
+from selfalign_ray.engine.vllm import worker_environment
+from selfalign_ray.errors import UserError
+from selfalign_ray.hops.config import RecipeConfig
+from selfalign_ray.hops.shots import Example
+from selfalign_ray.ids import content_id
+from selfalign_ray.watch.tally import count, flush
+
+log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 1.0  # between two entries of what an engine costs
+_PATIENCE_SECONDS = 30.0  # between two lines about engines that have no place yet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """All that an engine is made of."""
+
+    pool: str  # engines of two pools are never shared
+    engine: EngineConfig
+    model: ModelConfig
+    device: str
+    recipe: RecipeConfig | None  # with `examples`: what the stand-in answers from
+    examples: Sequence[Example]
+
+    @property
+    def gpus(self) -> int:
+        """That an engine takes."""
+        if self.device != "cuda":
+            return 0
+        return self.model.tensor_parallel_size * self.model.pipeline_parallel_size
+
+    @property
+    def most(self) -> int:
+        """Engines that there may be."""
+        return self.engine.max_engines or self.engine.engines
+
+    @property
+    def key(self) -> str:
+        """The same for openings that one engine can serve."""
+        return content_id(repr(asdict(self)))
+
+
+class EngineActor:
+    """One engine, which loads when it is asked to: anew after each restart."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._engine: Engine | None = None
+        self._cost = threading.Thread(target=self._tick, name="cost", daemon=True)
+        self._cost.start()
+
+    async def load(self) -> None:
+        """Returns when the engine takes prompts.
+
+        Raises:
+            UserError: the model cannot be loaded as it is set.
+        """
+        if self._engine is not None:
+            return
+        opening, began = self._opening, time.monotonic()
+        self._engine = open_engine(
+            opening.engine,
+            opening.model,
+            device=opening.device,
+            recipe=opening.recipe,
+            examples=opening.examples,
+        )
+        seconds = time.monotonic() - began
+        log.info("engine for %s ready after %.1f s", self._engine.model, seconds)
+        count("engine", load_seconds=seconds, engines=1)
+
+    async def generate(self, prompt: Prompt) -> Generation:
+        """As Engine.generate; an engine that dies takes this process with it."""
+        assert self._engine is not None, "asked before it was loaded"
+        try:
+            return await self._engine.generate(prompt)
+        except EngineDiedError:
+            log.exception("leaving: the engine died")
+            flush()
+            # Nothing in this process can go on; Ray starts another.
+            os._exit(1)
+
+    def _tick(self) -> None:
+        last = time.monotonic()
+        while True:
+            time.sleep(_TICK_SECONDS)
+            now = time.monotonic()
+            count("engine", held_seconds=now - last, gpu_seconds=(now - last) * self._opening.gpus)
+            last = now
+
+
+_running: dict[str, list[Any]] = {}  # by Opening.key: the handles that keep the actors alive
+
+
+def engines_for(opening: Opening) -> list[Any]:
+    """Handles of the opening's engines, of which the first `engine.engines` are loaded.
+
+    Those beyond them take their place when the cluster has one, which a cluster that grows by
+    demand brings about. Engines that run already are given as they are.
+
+    Raises:
+        UserError: the model cannot be loaded, or the cluster has no room for engines and rows.
+    """
+    if opening.key not in _running:
+        _check_room(opening)
+        _running[opening.key] = [_start(opening) for _ in range(opening.most)]
+    engines = _running[opening.key]
+    try:
+        _wait(engines, opening)
+    except BaseException:
+        stop_engines()
+        raise
+    return engines
+
+
+def stop_engines(*, but: Collection[str] = ()) -> None:
+    """Ends the engines that run, but those with these keys, and frees what they hold."""
+    for key in [key for key in _running if key not in but]:
+        for engine in _running.pop(key):
+            ray.kill(engine)
+
+
+def _start(opening: Opening) -> Any:
+    engine = opening.engine
+    return (
+        ray.remote(EngineActor)
+        .options(
+            num_cpus=engine.num_cpus,
+            num_gpus=opening.gpus,
+            max_restarts=engine.max_restarts,
+            max_task_retries=0,  # the fleet decides what is asked again
+            max_concurrency=2 * engine.rows_in_flight,
+            runtime_env={"env_vars": worker_environment(engine, opening.device)},
+        )
+        .remote(opening)
+    )
+
+
+def _wait(engines: Sequence[Any], opening: Opening) -> None:
+    waiting = [engine.load.remote() for engine in engines]
+    missing = opening.engine.engines
+    while missing > 0:
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=_PATIENCE_SECONDS)
+        if not ready and not _has_place(opening, missing):
+            log.warning(
+                "waiting for room for %d more engines of %g GPUs and %g CPUs each",
+                missing,
+                opening.gpus,
+                opening.engine.num_cpus,
+            )
+        for reference in ready:
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayActorError as error:
+                raise UserError(
+                    f"model.id={opening.model.id}: the engine's process died while it loaded, for "
+                    "want of memory in most cases; see pipeline.log. A smaller "
+                    "model.max_model_len, engine.cpu_kv_cache_gb or engine.gpu_memory_utilization "
+                    "takes less"
+                ) from error
+        missing -= len(ready)
+
+
+def _has_place(opening: Opening, missing: int) -> bool:
+    """Whether the engines that are not ready load, rather than wait for a machine."""
+    wanted = opening.engine.engines * opening.gpus
+    return missing == 0 or ray.cluster_resources().get("GPU", 0) >= wanted
+
+
+def _check_room(opening: Opening) -> None:
+    if opening.engine.kind == STANDIN:
+        return
+    cpus = ray.cluster_resources().get("CPU", 0)
+    wanted = opening.engine.engines * opening.engine.num_cpus
+    if opening.device == "cpu" and wanted >= cpus:
+        raise UserError(
+            f"engine.engines: {opening.engine.engines} of {opening.engine.num_cpus:g} CPUs each "
+            f"leave none of the cluster's {cpus:g} to the other stages; give fewer engines, or a "
+            "smaller engine.num_cpus"
+        )
