@@ -30,7 +30,7 @@ def test_gpus_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     fake = SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes)
     monkeypatch.setitem(sys.modules, "ray", fake)
-    assert machine.cluster_gpus() == 2.0
+    assert machine.hardware()["cluster"][0]["gpus"] == 2.0
     assert machine.hardware()["cluster"][0]["accelerators"] == ["H100"]
 
 
