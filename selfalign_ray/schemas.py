@@ -58,7 +58,8 @@ HOP = pa.struct(
         pa.field("prompt_tokens", pa.int64()),
         pa.field("cached_tokens", pa.int64()),  # of the prompt, served by the prefix cache
         pa.field("output_tokens", pa.int64()),  # over all samples
-        pa.field("seconds", pa.float64()),  # from asking the engine to its last sample
+        pa.field("began", pa.float64()),  # when the engine was asked, seconds since the epoch
+        pa.field("seconds", pa.float64()),  # from then to its last sample
     ]
 )
 

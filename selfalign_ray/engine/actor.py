@@ -111,11 +111,12 @@ class EngineActor:
             last = now
 
 
-_running: dict[str, list[Any]] = {}  # by Opening.key: the handles that keep the actors alive
+# By Opening.key: the actors by name, alive as long as their handles here.
+_running: dict[str, dict[str, Any]] = {}
 
 
-def engines_for(opening: Opening) -> list[Any]:
-    """Handles of the opening's engines, of which the first `engine.engines` are loaded.
+def engines_for(opening: Opening) -> list[str]:
+    """Names of the actors of the opening's engines, of which `engine.engines` are loaded.
 
     Those beyond them take their place when the cluster has one, which a cluster that grows by
     demand brings about. Engines that run already are given as they are.
@@ -125,28 +126,30 @@ def engines_for(opening: Opening) -> list[Any]:
     """
     if opening.key not in _running:
         _check_room(opening)
-        _running[opening.key] = [_start(opening) for _ in range(opening.most)]
+        names = [f"engine-{opening.key}-{number}" for number in range(opening.most)]
+        _running[opening.key] = {name: _start(opening, name) for name in names}
     engines = _running[opening.key]
     try:
-        _wait(engines, opening)
+        _wait(list(engines.values()), opening)
     except BaseException:
         stop_engines()
         raise
-    return engines
+    return list(engines)
 
 
 def stop_engines(*, but: Collection[str] = ()) -> None:
     """Ends the engines that run, but those with these keys, and frees what they hold."""
     for key in [key for key in _running if key not in but]:
-        for engine in _running.pop(key):
+        for engine in _running.pop(key).values():
             ray.kill(engine)
 
 
-def _start(opening: Opening) -> Any:
+def _start(opening: Opening, name: str) -> Any:
     engine = opening.engine
     return (
         ray.remote(EngineActor)
         .options(
+            name=name,
             num_cpus=engine.num_cpus,
             num_gpus=opening.gpus,
             max_restarts=engine.max_restarts,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import ray
@@ -152,7 +151,7 @@ class _HopsActor:
         cfg: RunConfig,
         hops: list[str],
         examples: list[Example],
-        engines: list[Any],
+        engines: list[str],
         gives: pa.Schema,
         round_number: int,
     ) -> None:
@@ -163,7 +162,7 @@ class _HopsActor:
             hops,
             examples=examples,
             engine=Fleet(
-                engines,
+                [ray.get_actor(name) for name in engines],
                 model=STANDIN if engine.kind == STANDIN else model.id,
                 rows_in_flight=engine.rows_in_flight,
             ),

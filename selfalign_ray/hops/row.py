@@ -146,7 +146,7 @@ class RowHops:
         key = [hop.name, row["seed_id"], *([str(round_number)] if round_number > 1 else [])]
         seed = keyed_int(_SEED_BITS, self._run_seed, "sampling", *key)
         shot_set, shots = hop.shot_sets.of(row["seed_id"])
-        began = time.monotonic()
+        asked, began = time.time(), time.monotonic()
         made, prefix, shown = await self._ask(hop, view, shots, sampling, seed)
         texts = [prefix + sample.text for sample in made.texts]
         cost = {
@@ -159,6 +159,7 @@ class RowHops:
             "prompt_tokens": made.prompt_tokens,
             "cached_tokens": made.cached_tokens,
             "output_tokens": sum(sample.output_tokens for sample in made.texts),
+            "began": asked,
             "seconds": time.monotonic() - began,
         }
         parsed = self._parse(hop.name, row, made, texts, seed)

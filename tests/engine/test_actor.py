@@ -1,0 +1,57 @@
+"""engine/actor.py: engines outlive those who ask them, and say why they cannot be had."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import ray
+
+from selfalign_ray.engine.actor import engines_for, stop_engines
+from selfalign_ray.errors import UserError
+from selfalign_ray.hops.generate import opening_for
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(autouse=True)
+def no_engine_left():
+    yield
+    stop_engines()
+
+
+def pids(names):
+    return [ray.get_actor(name)._actor_id for name in names]
+
+
+def test_engines_that_run_are_given_again(ray_local, run_config):
+    opening = opening_for(run_config("engine=standin", "engine.engines=2"), "concepts")
+    first = engines_for(opening)
+    assert len(first) == 2
+    ids = pids(first)
+    assert pids(engines_for(opening_for(run_config("engine=standin", "engine.engines=2"), "tests")))
+    assert pids(engines_for(opening)) == ids
+
+
+def test_other_settings_are_other_engines_and_old_ones_can_be_left_out(ray_local, run_config):
+    cfg = run_config("engine=standin")
+    old = opening_for(cfg, "concepts")
+    new = dataclasses.replace(old, pool="other")
+    (first,) = engines_for(old)
+    (second,) = engines_for(new)
+    assert first != second
+    stop_engines(but={new.key})
+    with pytest.raises(ValueError, match="look up actor"):
+        ray.get_actor(first)
+    assert ray.get_actor(second)
+
+
+def test_more_engines_may_be_wanted_than_there_is_room_for_now(ray_local, run_config):
+    cfg = run_config("engine=standin", "engine.engines=1", "engine.max_engines=9")
+    assert len(engines_for(opening_for(cfg, "concepts"))) == 9
+
+
+def test_engines_that_leave_no_cpu_are_refused_with_the_keys(ray_local, run_config):
+    cfg = run_config("engine.device=cpu", "engine.engines=4", "model.id=some/model")
+    with pytest.raises(UserError, match=r"engine\.engines: 4 of 1 CPUs each leave none"):
+        engines_for(opening_for(cfg, "concepts"))
