@@ -79,3 +79,12 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     assert "Traceback" not in said
     assert json.loads(manifest.read_text())["rows"]["kept"] > 0
     assert not (tmp_path / "runs" / "first" / "manifest.json").exists()
+
+
+@pytest.mark.ray
+def test_the_jobs_of_a_sweep_share_a_loaded_engine(tmp_path):
+    given = ["engine=standin", "source.limit=60", "stages.until=concepts", "run_seed=1,2"]
+    done = selfalign("-m", *given, cwd=tmp_path)
+    assert done.returncode == 0
+    logs = [path.read_text() for path in sorted(tmp_path.glob("runs/first/*/pipeline.log"))]
+    assert [log.count("engine for standin ready") for log in logs] == [1, 0]

@@ -148,9 +148,7 @@ class Progress:
         return text + (f", {dropped:,.0f} dropped" if dropped else "")
 
     def _hop_facts(self, names: Sequence[str], running: StageProgress) -> Iterator[str]:
-        engine = self._amounts("engine")
-        if not engine.get("engines") and running.total != 0:
-            yield "loading the model"
+        in_flight = self._amounts("engine").get("rows_in_flight", 0)
         hops = [self._amounts(name) for name in names if name in HOP_NAMES]
         prompt_tokens = sum(hop.get("prompt_tokens", 0) for hop in hops)
         cached = sum(hop.get("cached_tokens", 0) for hop in hops)
@@ -159,7 +157,8 @@ class Progress:
             yield f"{rate:,.0f} tok/s"
         if prompt_tokens:
             yield f"{100 * cached / prompt_tokens:.0f} % cached"
-        in_flight = sum(self._amounts(name).get("rows_in_flight", 0) for name in [*names, "engine"])
+        if not in_flight and not prompt_tokens and running.total != 0:
+            yield "loading the model"
         if in_flight:
             yield f"{in_flight:,.0f} in flight"
 
