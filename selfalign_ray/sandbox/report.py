@@ -7,7 +7,7 @@
     3 passed
     end <nonce> <kind> <detail>
 
-The lines before the last only say how far a sample came that did not end. A verdict comes from
+A control run (see `control`) says `false failed` or `false passed` before a test's line. The lines before the last only say how far a sample came that did not end. A verdict comes from
 the last line alone, and only with the nonce, which the process reads after the tests have run.
 """
 
@@ -35,6 +35,9 @@ class Report:
     failed: list[int] = field(default_factory=list)  # 0 is the first test
     end: str = ""
     detail: str = ""
+    # Of a control run: steps whose false expectations failed, as they should, and that passed one.
+    false_failed: int = 0
+    false_passed: int = 0
     forged: bool = False  # bytes that no honest report has
 
 
@@ -68,6 +71,10 @@ def _take(report: Report, line: str, nonce: str) -> bool:
         return len(report.suspicions) <= 1_000
     if head == "note":
         report.note = rest
+        return True
+    if head == "false":
+        report.false_failed += rest == "failed"
+        report.false_passed += rest != "failed"
         return True
     if head == "loaded":
         fresh = not report.loaded and rest.isdecimal() and len(rest) < 9

@@ -18,8 +18,9 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
+from selfalign_ray.sandbox.control import Tally, falsified, other
 from selfalign_ray.sandbox.report import NONCE_BYTES, one_line
-from selfalign_ray.sandbox.suite import Step, future_flags, steps
+from selfalign_ray.sandbox.suite import Step, changes_made, future_flags, steps
 from selfalign_ray.sandbox.suspicion import may_be_suspicious, modules_imported, suspicions
 from selfalign_ray.sandbox.tampering import Snapshot, changes
 
@@ -139,19 +140,36 @@ def run_shared(channel: Channel, taken: list[Snapshot], options: Mapping[str, An
     main = new_main()
     suspicious = load(channel, main, options)
     if suspicious:
-        tell_changes(channel, taken)
-    failed = run_tests(channel, main, channel.text())
+        tell_changes(channel, taken, set())
+    own = set(main.__dict__)
+    source = channel.text()
+    failed = run_tests(channel, main, source)
     finish()
     if suspicious:
-        tell_changes(channel, taken)
+        tree = ast.parse(source)
+        tell_changes(channel, taken, changes_made(tree))
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & own
+        for name in sorted(used & _BUILTINS if used - _BUILTINS else ()):
+            channel.say(f"suspicious shadows {one_line(name)}")
     if failed:
         raise failed
 
 
-def tell_changes(channel: Channel, taken: list[Snapshot]) -> None:
+def run_control(channel: Channel, options: Mapping[str, Any]) -> None:
+    """Runs the tests with false expectations: a program that passes these is a fraud."""
+    main = new_main()
+    load(channel, main, options)
+    failed = run_tests(channel, main, channel.text(), falsely=True)
+    finish()
+    if failed:
+        raise failed
+
+
+def tell_changes(channel: Channel, taken: list[Snapshot], expected: set[str]) -> None:
     """Looks at what the tests rely on; costs each sample's own copy of those pages."""
     for change in changes(taken):
-        channel.say(f"suspicious {one_line('changed ' + change)}")
+        if change.rpartition(".")[2] not in expected:
+            channel.say(f"suspicious {one_line('changed ' + change)}")
 
 
 def new_main() -> types.ModuleType:
@@ -192,10 +210,15 @@ def compiled_code(source: str) -> tuple[ast.Module, types.CodeType]:
         raise EndError("syntax_error", describe(error)) from None
 
 
-def run_tests(channel: Channel, main: types.ModuleType, source: str) -> EndError | None:
+def run_tests(
+    channel: Channel, main: types.ModuleType, source: str, *, falsely: bool = False
+) -> EndError | None:
     """Runs each step of the tests by itself, and says what the first failure was."""
     try:
         tree = ast.parse(source, TESTS)
+        tally = None
+        if falsely:
+            tree, tally = _falsified(channel, main, tree)
         todo = steps(tree)
         flags = future_flags(tree)
         compiled = [
@@ -211,15 +234,30 @@ def run_tests(channel: Channel, main: types.ModuleType, source: str) -> EndError
     for step, code in zip(todo, compiled, strict=True):
         number += step.test
         failed = _run_step(step, code, main)
+        if tally and tally.end_of_step():
+            failed = failed or EndError("assertion", "as it should")
         if failed and not step.test:
             raise first or failed  # without its set-up no later test means anything
         if step.test:
             line = f"{number} {failed.kind} {one_line(failed.detail)}" if failed else None
             channel.say(line or f"{number} passed")
         first = first or failed
-    if number and names_of(compiled).isdisjoint(main.__dict__):
+    used = names_of(compiled)
+    if number and used.isdisjoint(main.__dict__):
         channel.say("note no test uses a name of the code")
     return first
+
+
+def _falsified(
+    channel: Channel, main: types.ModuleType, tree: ast.Module
+) -> tuple[ast.Module, Tally]:
+    tally = Tally(channel.say)
+    mark = os.urandom(8).hex()
+    tools = {f"other_{mark}": other, f"failed_{mark}": tally.failed, f"passed_{mark}": tally.passed}
+    names = (f"other_{mark}", f"failed_{mark}", f"passed_{mark}")
+    false = falsified(tree, set(main.__dict__), names)
+    main.__dict__.update(tools)
+    return false, tally
 
 
 def _run_step(step: Step, code: types.CodeType, main: types.ModuleType) -> EndError | None:

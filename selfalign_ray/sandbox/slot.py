@@ -15,6 +15,9 @@ from selfalign_ray.sandbox.launch import StartError, Zygote, policy_of, top_name
 from selfalign_ray.sandbox.report import one_line
 from selfalign_ray.sandbox.verdict import Outcome, Reading, Verdict, read
 
+# What no false expectation can take back: the tests' own tools were changed.
+_PROOF = ("changed ", "shadows ")
+
 
 class Slot:
     """Judges one program at a time."""
@@ -59,13 +62,30 @@ class Slot:
         reading = read(outcome, self._config.cpu_seconds)
         if reading.verdict == "passed" and reading.report.suspicions:
             if self._config.assurance == "auto" and splittable:
-                verdict = self._split(code, tests)
-                if verdict.verdict not in {"passed", "infra"}:
-                    detail = one_line(f"passed in one process, in two: {verdict.detail}")
-                    verdict = replace(verdict, detail=detail)
-                return verdict
+                return self._confirmed(code, tests, self._verdict(outcome, reading, "shared"),
+                                       reading.report.suspicions)  # fmt: skip
             reading = _with_suspicions(reading)
         return self._verdict(outcome, reading, "shared")
+
+    def _confirmed(
+        self, code: str, tests: str, passed: Verdict, suspicions: list[str]
+    ) -> Verdict:
+        """A pass in one process, if two confirm it, or if false expectations fail in one."""
+        verdict = self._split(code, tests)
+        if verdict.verdict in {"passed", "infra"}:
+            return verdict
+        if not any(word.startswith(_PROOF) for word in suspicions):
+            zygote = self._zygote("run", code, tests)
+            [outcome] = run_together([Execution(zygote, [code, tests], self._config, "control")])
+            control = read(outcome, self._config.cpu_seconds)
+            passed = replace(passed, cpu_seconds=passed.cpu_seconds + outcome.cpu_seconds)
+            report = control.report
+            failed = control.verdict in {"assertion", "exception"} and not report.forged
+            if failed and not report.false_passed and 0 < report.false_failed <= len(report.failed):
+                words = ", ".join(dict.fromkeys(suspicions))
+                return replace(passed, detail=one_line(f"suspicious: {words}"))
+        detail = one_line(f"passed in one process, in two: {verdict.detail}")
+        return replace(verdict, detail=detail)
 
     def _split(self, code: str, tests: str) -> Verdict:
         """Runs code and tests in a process each; the tests' process decides."""

@@ -62,6 +62,17 @@ def future_flags(tree: ast.Module) -> int:
     return flags
 
 
+def changes_made(tree: ast.Module) -> set[str]:
+    """What the tests themselves may replace: attributes they assign, names in their texts."""
+    out = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            out.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            out.add(node.value.rpartition(".")[2])
+    return out
+
+
 def _is_test(node: ast.stmt) -> bool:
     if isinstance(node, _DEFINITIONS):
         return False

@@ -8,7 +8,7 @@ it, for each sample, the ends of four pipes; it forks, waits, and answers how th
                             <-      "mapping"       only with a user namespace of its own
     "mapped"                ->
                             <-      JSON: ready, or what failed
-    "run" + descriptors     ->      or "solution" or "tests", with one end of their link
+    "run" + descriptors     ->      or "control"; or "solution" or "tests", with an end of a link
     "cpu" / "kill"          ->      while a sample runs
                             <-      "cpu <nanoseconds>"
                             <-      "end <status> <cpu seconds> <peak bytes>"
@@ -284,6 +284,8 @@ class Zygote:
         channel = runner.Channel(code, report)
         if role == "run":
             runner.run(channel, lambda: runner.run_shared(channel, self._taken, self._plan))
+        if role == "control":
+            runner.run(channel, lambda: runner.run_control(channel, self._plan))
         link = socket.socket(fileno=links[0])
         work = {"solution": split.run_solution, "tests": split.run_split_tests}[role]
         runner.run(channel, lambda: work(channel, link, self._plan))
