@@ -36,8 +36,9 @@ class SandboxConfig:
     assurance: str = setting(choices=ASSURANCES)
     minimum_level: str = setting(choices=LEVELS)  # a machine that offers less is refused
     preload: list[str]  # modules loaded before the fork, in every zygote
-    # Modules in a second zygote of the slot, for programs whose text has one of their names.
-    # Outside the standard library a program finds these and `preload`, where they are installed.
+    # Modules in further zygotes of the slot, for programs whose text has one of their names: all
+    # up to that one, those of the standard library together. Packages go last, the heaviest at the
+    # end. Outside the standard library a program finds only what is listed here and is installed.
     preload_if_named: list[str]
     samples_per_zygote: int = setting(ge=1, decides=False)  # then the process is replaced
     attempts: int = setting(ge=1)  # on slots in turn, until a sample has run undisturbed

@@ -155,6 +155,8 @@ class _Falsify(ast.NodeTransformer):
                 pair = [self._changed(left), right] if side else [left, self._changed(right)]
             else:
                 pair = self._changed_one_of([left, right])
+        elif self._is_distance(left) and isinstance(operator, ast.Lt | ast.LtE):
+            pair = [self._farther(left), right]
         elif type(operator) in _INFINITE:
             if self._of_solution(right) and not self._of_solution(left):
                 bound = _INFINITE[_FLIPPED[type(operator)]]
@@ -170,6 +172,21 @@ class _Falsify(ast.NodeTransformer):
         test.comparators[-1] = pair[1]
         return test
 
+    def _is_distance(self, node: ast.expr) -> bool:
+        """`abs(a - b)`"""
+        if not isinstance(node, ast.Call) or _name(node) not in {"abs", "fabs"} or not node.args:
+            return False
+        return isinstance(node.args[0], ast.BinOp) and isinstance(node.args[0].op, ast.Sub)
+
+    def _farther(self, node: ast.expr) -> ast.expr:
+        assert isinstance(node, ast.Call)
+        assert isinstance(node.args[0], ast.BinOp)
+        difference = node.args[0]
+        difference.left, difference.right = self._changed_one_of(
+            [difference.left, difference.right]
+        )
+        return node
+
     def _infinite(self, text: str) -> ast.expr:
         return ast.Call(ast.Name("float", ast.Load()), [ast.Constant(text)], [])
 
@@ -183,6 +200,12 @@ class _Falsify(ast.NodeTransformer):
             else:
                 return None
             return test
+        # (array == other).all()
+        if name in {"all", "any"} and isinstance(test.func, ast.Attribute) and not test.args:
+            changed = self._false(test.func.value)
+            if changed:
+                test.func.value = changed
+                return test
         # all(f(x) == y for ...): every one of them is false.
         if name in {"all", "any"} and len(test.args) == 1:
             inner = test.args[0]

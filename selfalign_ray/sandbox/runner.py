@@ -12,6 +12,8 @@ import builtins
 import gc
 import os
 import random
+import re
+import signal
 import sys
 import threading
 import types
@@ -19,8 +21,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from selfalign_ray.sandbox.control import Tally, falsified, other
+from selfalign_ray.sandbox.kernel import FATAL_SIGNALS
 from selfalign_ray.sandbox.report import NONCE_BYTES, one_line
-from selfalign_ray.sandbox.suite import Step, changes_made, future_flags, steps
+from selfalign_ray.sandbox.suite import Step, changes_made, future_flags, main_guard, steps
 from selfalign_ray.sandbox.suspicion import may_be_suspicious, modules_imported, suspicions
 from selfalign_ray.sandbox.tampering import Snapshot, changes
 
@@ -30,6 +33,8 @@ _write, _read, _exit = os.write, os.read, os._exit
 _import = builtins.__import__
 _BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
 CODE, TESTS = "<code>", "<tests>"
+_FINE = (None, 0)  # exit codes
+_forget_patterns = re.purge  # compiled ones, which a program could have replaced
 # Given back when memory has run out, for the report. Made before the fork: no sample touches it.
 _RESERVE = [bytearray(1 << 20)]
 
@@ -135,18 +140,27 @@ def warm_up(options: Mapping[str, Any]) -> None:
         os.close(descriptor)
 
 
-def run_shared(channel: Channel, taken: list[Snapshot], options: Mapping[str, Any]) -> None:
-    """Judges the program on the channel, code and tests in this process."""
+def run_shared(
+    channel: Channel,
+    taken: list[Snapshot],
+    options: Mapping[str, Any],
+    script: bool,  # noqa: FBT001
+) -> None:
+    """Judges the program on the channel, code and tests in this process.
+
+    A `script` has no tests, and so runs what stands under its main guard.
+    """
     main = new_main()
-    suspicious = load(channel, main, options)
+    suspicious = load(channel, main, options, script=script)
     if suspicious:
         tell_changes(channel, taken, set())
+        _forget_patterns()
     own = set(main.__dict__)
     source = channel.text()
     failed = run_tests(channel, main, source)
     finish()
     if suspicious:
-        tree = ast.parse(source)
+        tree = ast.parse(source.removeprefix("\ufeff"))
         tell_changes(channel, taken, changes_made(tree))
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & own
         for name in sorted(used & _BUILTINS if used - _BUILTINS else ()):
@@ -181,13 +195,16 @@ def new_main() -> types.ModuleType:
     return main
 
 
-def load(channel: Channel, main: types.ModuleType, options: Mapping[str, Any]) -> bool:
+def load(
+    channel: Channel, main: types.ModuleType, options: Mapping[str, Any], *, script: bool = False
+) -> bool:
     """Parses and runs the solution; whether it looks suspicious."""
     source = channel.text()
-    tree, compiled = compiled_code(source)
+    tree, compiled, guarded = compiled_code(source)
     found = sorted(set(suspicions(tree))) if may_be_suspicious(compiled) else []
     if options["profile"] == "fork":
         os.register_at_fork(after_in_child=channel.leave)
+        os.register_at_fork(after_in_child=_take_signals)
         found = [word for word in found if not word.startswith("imports multiprocessing")]
     for suspicion in found:
         channel.say(f"suspicious {one_line(suspicion)}")
@@ -195,19 +212,44 @@ def load(channel: Channel, main: types.ModuleType, options: Mapping[str, Any]) -
         _only(options["imports"], tree, main)
     random.seed(source.encode("utf-8", "surrogatepass"))  # the same program, the same draws
     gc.enable()
+    tools = main.__dict__["__builtins__"]
     exec(compiled, main.__dict__)  # noqa: S102 - what this process is for
+    if script and guarded:
+        _run_guarded(guarded, main)
+    if main.__dict__.get("__builtins__") is not tools:
+        channel.say("suspicious changed __builtins__")
     shadowed = _BUILTINS & main.__dict__.keys()
     for name in sorted(shadowed):
         channel.say(f"suspicious has its own {one_line(name)}")
     return bool(found or shadowed)
 
 
-def compiled_code(source: str) -> tuple[ast.Module, types.CodeType]:
+def compiled_code(source: str) -> tuple[ast.Module, types.CodeType, types.CodeType | None]:
+    """The solution's syntax, its code, and the code under its main guard, if it has one."""
     try:
-        tree = ast.parse(source, CODE)
-        return tree, compile(tree, CODE, "exec", dont_inherit=True)
+        tree = ast.parse(source.removeprefix("\ufeff"), CODE)
+        guard, guarded = main_guard(tree), None
+        if guard:
+            guarded = compile(guard, CODE, "exec", dont_inherit=True)
+        return tree, compile(tree, CODE, "exec", dont_inherit=True), guarded
     except (SyntaxError, ValueError, RecursionError) as error:  # ValueError: NUL bytes
         raise EndError("syntax_error", describe(error)) from None
+
+
+def _take_signals() -> None:
+    """Ends a second process by the signals that end any (see `kernel.leave_on_signals`)."""
+    for number in FATAL_SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _run_guarded(code: types.CodeType, main: types.ModuleType) -> None:
+    """Runs what a main guard holds; to leave there without a complaint is an end by itself."""
+    try:
+        exec(code, main.__dict__)  # noqa: S102 - what this process is for
+    except SystemExit as error:
+        if error.code not in _FINE:
+            raise
 
 
 def run_tests(
@@ -215,7 +257,7 @@ def run_tests(
 ) -> EndError | None:
     """Runs each step of the tests by itself, and says what the first failure was."""
     try:
-        tree = ast.parse(source, TESTS)
+        tree = ast.parse(source.removeprefix("\ufeff"), TESTS)
         tally = None
         if falsely:
             tree, tally = _falsified(channel, main, tree)
@@ -243,7 +285,9 @@ def run_tests(
             channel.say(line or f"{number} passed")
         first = first or failed
     used = names_of(compiled)
-    if number and used.isdisjoint(main.__dict__):
+    if not number and source.strip():
+        channel.say("note the tests hold no test")
+    elif number and used.isdisjoint(main.__dict__):
         channel.say("note no test uses a name of the code")
     return first
 
@@ -344,12 +388,27 @@ def _watch_unittest() -> None:
         suite = (
             loader.loadTestsFromNames(names, place) if names else loader.loadTestsFromModule(place)
         )
+        run(None, suite)
+
+    def run(_: Any, suite: Any) -> unittest.TestResult:
         result = unittest.TestResult()
-        suite.run(result)
+        suite(result)
         for kind, pairs in ((AssertionError, result.failures), (RuntimeError, result.errors)):
             for case, trace in pairs:
                 raise kind(f"{case}: {trace.strip().splitlines()[-1]}")
-        if not result.testsRun:
-            raise AssertionError("no test was found")
+        for case in result.unexpectedSuccesses:
+            raise AssertionError(f"{case}: an unexpected success")
+        meant = [case for case, _ in result.skipped if _is_meant_to_be_skipped(case)]
+        if len(meant) < len(result.skipped):
+            raise AssertionError("a test was skipped while it ran")
+        if result.testsRun <= len(meant):
+            raise AssertionError("no test was run")
+        return result
 
     unittest.main = main  # type: ignore[assignment]
+    unittest.TextTestRunner.run = run  # type: ignore[method-assign,assignment]
+
+
+def _is_meant_to_be_skipped(case: Any) -> bool:
+    method = getattr(type(case), getattr(case, "_testMethodName", ""), None)
+    return any(getattr(part, "__unittest_skip__", False) for part in (type(case), method))

@@ -54,6 +54,7 @@ load fromfile memmap call_tracing addaudithook
 _NAMES = frozenset("""
 breakpoint compile delattr eval exec globals help locals setattr vars
 """.split())
+_TOOLS = frozenset("__builtins__ __debug__ __import__ __loader__ __spec__".split())
 # By text: allowed with constant harmless names only.
 _BY_TEXT = frozenset("attrgetter getattr hasattr methodcaller".split())
 _DUNDERS = frozenset("""
@@ -234,7 +235,7 @@ def _of_name(node: ast.AST) -> Iterator[str]:
     """Names of dangerous tools, and definitions of what others call unasked."""
     if isinstance(node, ast.Name):
         bound = not isinstance(node.ctx, ast.Load)
-        if node.id in _NAMES or (_leads_on(node.id) and not bound):
+        if node.id in _NAMES | _TOOLS or (_leads_on(node.id) and not bound):
             yield node.id
         elif bound and node.id in _HOOKS | COMPARISONS | WEIGHED | LIARS:
             yield f"defines {node.id}"

@@ -7,6 +7,7 @@ import signal
 from dataclasses import dataclass
 
 from selfalign_ray.sandbox import report as reports
+from selfalign_ray.sandbox.kernel import FATAL_SIGNALS
 
 VERDICTS = (
     "passed", "assertion", "exception", "timeout", "out_of_memory", "syntax_error",
@@ -50,6 +51,7 @@ class Outcome:
     peak_memory_bytes: int = 0
     stopped: str = ""  # why the worker ended it: timeout or out_of_memory
     reason: str = ""
+    may_kill: bool = False  # its processes could send SIGKILL
     infra: str = ""  # what broke, if the sample did not run to an end
     report: bytes = b""
     stdout: bytes = b""
@@ -87,6 +89,8 @@ def _judge(outcome: Outcome, report: reports.Report, cpu_limit: float) -> tuple[
     if code == 0 and report.end:
         detail = report.detail or (report.note if report.end == "passed" else "")
         return report.end, detail
+    if code in FATAL_SIGNALS and not report.end:
+        return _killed(outcome, code, cpu_limit)  # see `kernel.leave_on_signals`
     return "exception", f"the process ended by itself with status {code}, before its verdict"
 
 
@@ -96,7 +100,7 @@ def _killed(outcome: Outcome, number: int, cpu_limit: float) -> tuple[str, str]:
         return "sandbox_violation", "a forbidden system call (SIGSYS)"
     if name in {"SIGKILL", "SIGXCPU"} and outcome.cpu_seconds >= cpu_limit:
         return "timeout", f"used {outcome.cpu_seconds:.1f} s of CPU"
-    if name == "SIGKILL":
+    if name == "SIGKILL" and not outcome.may_kill:
         return "infra", "killed from outside the sandbox, perhaps for the machine's memory"
     if any(sign in outcome.stderr for sign in (b"MemoryError", b"bad_alloc", b"ut of memory")):
         return "out_of_memory", f"killed by {name} for want of memory"

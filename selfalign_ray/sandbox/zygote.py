@@ -8,7 +8,7 @@ it, for each sample, the ends of four pipes; it forks, waits, and answers how th
                             <-      "mapping"       only with a user namespace of its own
     "mapped"                ->
                             <-      JSON: ready, or what failed
-    "run" + descriptors     ->      or "control"; or "solution" or "tests", with an end of a link
+    "run" + descriptors     ->      or "script", "control"; "solution", "tests" with a link's end
     "cpu" / "kill"          ->      while a sample runs
                             <-      "cpu <nanoseconds>"
                             <-      "end <status> <cpu seconds> <peak bytes>"
@@ -106,6 +106,7 @@ class Zygote:
                 self._folders, megabytes=plan["scratch_mb"], files=plan["scratch_files"]
             )
             self._scratch.mount()
+            kernel.leave_on_signals()
         else:
             os.chdir("/")
         kernel.no_new_privileges()
@@ -282,8 +283,9 @@ class Zygote:
             os.close(descriptor)
         self._close_jail()
         channel = runner.Channel(code, report)
-        if role == "run":
-            runner.run(channel, lambda: runner.run_shared(channel, self._taken, self._plan))
+        if role in {"run", "script"}:
+            script = role == "script"
+            runner.run(channel, lambda: runner.run_shared(channel, self._taken, self._plan, script))
         if role == "control":
             runner.run(channel, lambda: runner.run_control(channel, self._plan))
         link = socket.socket(fileno=links[0])
