@@ -65,11 +65,11 @@ def _of_function(
     loops, known = [], {}
     for number, decorator in enumerate(node.decorator_list):
         if _mark(decorator) == "parametrize" and isinstance(decorator, ast.Call):
-            names, values = _parameters(decorator)
+            names, values, in_rows = _parameters(decorator)
             case = f"case_{number}"
             loops.append((case, values))
             of_param = f"{case}.values if type({case}).__name__ == 'ParameterSet' else "
-            row = f"({of_param}{case})" if len(names) > 1 else f"({of_param}[{case}])"
+            row = f"({of_param}{case})" if in_rows else f"({of_param}[{case}])"
             known.update({name: f"{row}[{index}]" for index, name in enumerate(names)})
     wanted = [name for name in _arguments(node)[given:] if name in known or name in fixtures
               or name in _GIVEN]  # fmt: skip
@@ -82,18 +82,19 @@ def _of_function(
     yield from _parsed(source)
 
 
-def _parameters(decorator: ast.Call) -> tuple[list[str], str]:
+def _parameters(decorator: ast.Call) -> tuple[list[str], str, bool]:
+    """Names, the expression of the cases, and whether a case is a row of values."""
     if len(decorator.args) < 2:
-        return [], "()"
-    names: object
+        return [], "()", True
+    values = ast.unparse(decorator.args[1])
     try:
         names = ast.literal_eval(decorator.args[0])
     except ValueError:
-        names = []
+        return [], values, True
     if isinstance(names, str):
-        names = [name.strip() for name in names.split(",")]
-    listed = [str(name) for name in names] if isinstance(names, list | tuple) else []
-    return listed, ast.unparse(decorator.args[1])
+        split = [name.strip() for name in names.split(",")]
+        return split, values, len(split) > 1
+    return [str(name) for name in names], values, True
 
 
 def _fixture(
@@ -131,9 +132,7 @@ def _of_class(
                 fixed = next(m for m in methods if m.name == "setup_method")
                 given = "None" if len(_arguments(fixed)) > 1 else ""
                 made = f"case = {node.name}()\ncase.setup_method({given})\n"
-                made += "\n".join(ast.unparse(c) for c in calls).replace(
-                    f"{node.name}().", "case."
-                )
+                made += "\n".join(ast.unparse(c) for c in calls).replace(f"{node.name}().", "case.")
                 indented = "\n".join(f"    {line}" for line in made.split("\n"))
                 calls = list(_parsed(f"if {method.name!r}:\n{indented}"))
             yield from calls

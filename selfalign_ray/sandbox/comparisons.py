@@ -35,12 +35,9 @@ def lies(method: ast.FunctionDef, owner: str) -> bool:
     if method.name in WEIGHED:
         return not _weighs(method, owner)
     return method.name in LIARS and any(
-        isinstance(node.value, ast.Constant) for node in ast.walk(method) if _is_return(node)
+        isinstance(node, ast.Return) and isinstance(node.value, ast.Constant)
+        for node in ast.walk(method)
     )
-
-
-def _is_return(node: ast.AST) -> bool:
-    return isinstance(node, ast.Return)
 
 
 def _arguments(method: ast.FunctionDef) -> tuple[str, str] | None:
@@ -64,10 +61,11 @@ def _compares(method: ast.FunctionDef, owner: str) -> bool:
             if refuses and all(map(_refuses, statement.body)):
                 guarded = True
                 continue
-            if _is_kind(statement.test, names, owner, negated=False):
-                if all(_answers(s, names, owner, guarded=True) for s in statement.body):
-                    continue
-            return False
+            if not _is_kind(statement.test, names, owner, negated=False):
+                return False
+            if not all(_answers(s, names, owner, guarded=True) for s in statement.body):
+                return False
+            continue
         if not _answers(statement, names, owner, guarded=guarded):
             return False
     return True
@@ -85,9 +83,7 @@ def _is_refusal(value: ast.expr | None) -> bool:
     return isinstance(value, ast.Name) and value.id == "NotImplemented"
 
 
-def _answers(
-    statement: ast.stmt, names: tuple[str, str], owner: str, *, guarded: bool
-) -> bool:
+def _answers(statement: ast.stmt, names: tuple[str, str], owner: str, *, guarded: bool) -> bool:
     if _refuses(statement):
         return True
     if not isinstance(statement, ast.Return) or statement.value is None:
@@ -95,9 +91,7 @@ def _answers(
     return _is_answer(statement.value, names, owner, guarded=guarded)
 
 
-def _is_answer(
-    value: ast.expr, names: tuple[str, str], owner: str, *, guarded: bool
-) -> bool:
+def _is_answer(value: ast.expr, names: tuple[str, str], owner: str, *, guarded: bool) -> bool:
     if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.And):
         for part in value.values:
             if _is_kind(part, names, owner, negated=False):
@@ -109,8 +103,10 @@ def _is_answer(
         return guarded and _reads_both(value, names)
     if guarded:
         return _reads_both(value, names)
-    return isinstance(value, ast.Compare) and len(value.ops) == 1 and _like(
-        value.left, value.comparators[0], names
+    return (
+        isinstance(value, ast.Compare)
+        and len(value.ops) == 1
+        and _like(value.left, value.comparators[0], names)
     )
 
 
@@ -121,21 +117,20 @@ def _reads_both(value: ast.expr, names: tuple[str, str]) -> bool:
 def _like(left: ast.expr, right: ast.expr, names: tuple[str, str]) -> bool:
     """Whether one side is the other with the second argument for the first."""
     mine, other = names
-    sides = [ast.dump(side) for side in (left, right)]
-    if sides[0].replace(f"id='{mine}'", f"id='{other}'") != sides[1]:
-        if sides[1].replace(f"id='{mine}'", f"id='{other}'") != sides[0]:
-            return False
+    first, second = (
+        {ast.dump(s), ast.dump(s).replace(f"id='{mine}'", f"id='{other}'")} for s in (left, right)
+    )
+    if not first & second or ast.dump(left) == ast.dump(right):
+        return False
     read = [n for n in ast.walk(left) if isinstance(n, ast.Attribute)]
-    first = [n.attr for n in read if isinstance(n.value, ast.Name) and n.value.id in names]
+    direct = [n.attr for n in read if isinstance(n.value, ast.Name) and n.value.id in names]
     bare = [n for n in ast.walk(left) if isinstance(n, ast.Name) and n.id in names]
-    return len(first) == len(bare) > 0 and not any(
-        name in _COMMON or name.startswith("__") for name in first
+    return len(direct) == len(bare) > 0 and not any(
+        name in _COMMON or name.startswith("__") for name in direct
     )
 
 
-def _is_kind(
-    test: ast.expr, names: tuple[str, str], owner: str, *, negated: bool
-) -> bool:
+def _is_kind(test: ast.expr, names: tuple[str, str], owner: str, *, negated: bool) -> bool:
     """`isinstance(other, Owner)`, `type(self) is type(other)` and the like, or its negation."""
     if negated:
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):

@@ -72,28 +72,42 @@ def other(value: Any) -> Any:
     return Never
 
 
-def falsified(tree: ast.Module, solution: set[str], names: tuple[str, str, str]) -> ast.Module:
+def falsified(tests: str, solution: set[str], mark: str) -> str:
     """The tests with false expectations.
 
     Args:
-        tree: the tests.
-        solution: the names that the solution defines.
-        names: what the functions `other`, "it failed" and "it passed" are called in the tests'
-            namespace.
+        tests: the text; parses.
+        solution: the names that the solution binds.
+        mark: ends the names of three functions that the result calls: `other`, `failed` and
+            `passed`.
     """
-    return ast.fix_missing_locations(_Falsify(solution, names).visit(copy.deepcopy(tree)))
+    changed = _Falsify(solution, mark).visit(ast.parse(tests))
+    return ast.unparse(ast.fix_missing_locations(changed))
+
+
+def names_bound(tree: ast.Module) -> set[str]:
+    """All names that a program gives something, at whatever depth."""
+    out = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            out.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            out.add(node.id)
+    return out
 
 
 class _Falsify(ast.NodeTransformer):
-    def __init__(self, solution: set[str], names: tuple[str, str, str]) -> None:
+    def __init__(self, solution: set[str], mark: str) -> None:
         self._solution = solution
-        self._other, self._failed, self._passed = names
+        self._other, self._failed, self._passed = (
+            f"{name}_{mark}" for name in ("other", "failed", "passed")
+        )
 
-    def visit_Assert(self, node: ast.Assert) -> Any:  # noqa: N802
+    def visit_Assert(self, node: ast.Assert) -> Any:
         tests = [self._watched(ast.Assert(test, None)) for test in self._tests(node.test)]
         return tests or ast.Pass()
 
-    def visit_Expr(self, node: ast.Expr) -> Any:  # noqa: N802
+    def visit_Expr(self, node: ast.Expr) -> Any:
         call = node.value
         if not isinstance(call, ast.Call):
             return node
@@ -108,7 +122,7 @@ class _Falsify(ast.NodeTransformer):
                 return self.visit_Assert(ast.Assert(ast.parse(text, mode="eval").body, None))
         return node
 
-    def visit_With(self, node: ast.With) -> Any:  # noqa: N802
+    def visit_With(self, node: ast.With) -> Any:
         for item in node.items:
             call = item.context_expr
             if isinstance(call, ast.Call) and _name(call) in _RAISING and call.args:
@@ -173,7 +187,7 @@ class _Falsify(ast.NodeTransformer):
         return test
 
     def _is_distance(self, node: ast.expr) -> bool:
-        """`abs(a - b)`"""
+        """Whether it is `abs(a - b)`."""
         if not isinstance(node, ast.Call) or _name(node) not in {"abs", "fabs"} or not node.args:
             return False
         return isinstance(node.args[0], ast.BinOp) and isinstance(node.args[0].op, ast.Sub)
@@ -200,13 +214,13 @@ class _Falsify(ast.NodeTransformer):
             else:
                 return None
             return test
-        # (array == other).all()
+        # All of a comparison of arrays, which the call is a method of.
         if name in {"all", "any"} and isinstance(test.func, ast.Attribute) and not test.args:
             changed = self._false(test.func.value)
             if changed:
                 test.func.value = changed
                 return test
-        # all(f(x) == y for ...): every one of them is false.
+        # A comparison of each item: every one of them is false.
         if name in {"all", "any"} and len(test.args) == 1:
             inner = test.args[0]
             if isinstance(inner, ast.GeneratorExp | ast.ListComp):

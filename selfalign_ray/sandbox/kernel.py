@@ -16,7 +16,7 @@ from typing import Any
 from selfalign_ray.sandbox.syscalls import numbers
 
 # Those that end a process by default, without what Python or the worker has a use for.
-FATAL_SIGNALS = (1, 3, 4, 5, 6, 7, 8, 10, 11, 12, 14, 15, 16, 26, 27, 29, 30)
+FATAL_SIGNALS = (1, 3, 4, 5, 6, 7, 8, 10, 11, 12, 14, 15, 16, 26, 27, 29, 30, 31)
 MESSAGE_BYTES = 1 << 17  # the longest between worker and zygote: the plan
 
 # linux/sched.h
@@ -161,7 +161,7 @@ def leave_on_signals() -> None:
             _libc.signal(int(number), _libc._exit)
         return previous
 
-    signal.signal = as_everywhere
+    signal.signal = as_everywhere  # type: ignore[assignment]
 
 
 class Filter:

@@ -7,12 +7,14 @@
     3 passed
     end <nonce> <kind> <detail>
 
-A control run (see `control`) says `false failed` or `false passed` before a test's line. The lines before the last only say how far a sample came that did not end. A verdict comes from
-the last line alone, and only with the nonce, which the process reads after the tests have run.
+A control run (see `control`) says `false failed` or `false passed` before a test's line. The lines
+before the last only say how far a sample came that did not end. A verdict comes from the last line
+alone, and only with the nonce, which the process reads after the tests have run.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 NONCE_BYTES = 16
@@ -38,6 +40,7 @@ class Report:
     # Of a control run: steps whose false expectations failed, as they should, and that passed one.
     false_failed: int = 0
     false_passed: int = 0
+    text: str = ""  # the tests with false expectations, where these were asked for
     forged: bool = False  # bytes that no honest report has
 
 
@@ -64,6 +67,14 @@ def read(text: bytes, nonce: bytes) -> Report:
     return report
 
 
+def _text(rest: str) -> str:
+    try:
+        value = json.loads(rest)
+    except ValueError:
+        return ""
+    return value if isinstance(value, str) else ""
+
+
 def _take(report: Report, line: str, nonce: str) -> bool:
     head, _, rest = line.partition(" ")
     if head == "suspicious":
@@ -72,6 +83,9 @@ def _take(report: Report, line: str, nonce: str) -> bool:
     if head == "note":
         report.note = rest
         return True
+    if head == "text":
+        report.text = _text(rest)
+        return bool(report.text)
     if head == "false":
         report.false_failed += rest == "failed"
         report.false_passed += rest != "failed"

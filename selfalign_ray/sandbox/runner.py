@@ -10,6 +10,7 @@ import ast
 import atexit
 import builtins
 import gc
+import json
 import os
 import random
 import re
@@ -20,7 +21,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
-from selfalign_ray.sandbox.control import Tally, falsified, other
+from selfalign_ray.sandbox.control import Tally, falsified, names_bound, other
 from selfalign_ray.sandbox.kernel import FATAL_SIGNALS
 from selfalign_ray.sandbox.report import NONCE_BYTES, one_line
 from selfalign_ray.sandbox.suite import Step, changes_made, future_flags, main_guard, steps
@@ -169,11 +170,25 @@ def run_shared(
         raise failed
 
 
+def run_falsify(channel: Channel) -> None:
+    """Says the tests with false expectations; runs neither code nor tests."""
+    mark = os.urandom(8).hex()
+    code, tests = (channel.text().removeprefix("\ufeff") for _ in range(2))
+    text = falsified(tests, names_bound(ast.parse(code)), mark)
+    channel.say("loaded 0")
+    channel.say(f"text {json.dumps(f'{mark}{text}')}")
+
+
 def run_control(channel: Channel, options: Mapping[str, Any]) -> None:
-    """Runs the tests with false expectations: a program that passes these is a fraud."""
+    """Runs tests with false expectations: a program that passes these is a fraud."""
     main = new_main()
     load(channel, main, options)
-    failed = run_tests(channel, main, channel.text(), falsely=True)
+    text = channel.text()
+    mark, source = text[:16], text[16:]
+    tally = Tally(channel.say)
+    tools = {"other": other, "failed": tally.failed, "passed": tally.passed}
+    main.__dict__.update({f"{name}_{mark}": tool for name, tool in tools.items()})
+    failed = run_tests(channel, main, source, tally)
     finish()
     if failed:
         raise failed
@@ -253,14 +268,11 @@ def _run_guarded(code: types.CodeType, main: types.ModuleType) -> None:
 
 
 def run_tests(
-    channel: Channel, main: types.ModuleType, source: str, *, falsely: bool = False
+    channel: Channel, main: types.ModuleType, source: str, tally: Tally | None = None
 ) -> EndError | None:
     """Runs each step of the tests by itself, and says what the first failure was."""
     try:
         tree = ast.parse(source.removeprefix("\ufeff"), TESTS)
-        tally = None
-        if falsely:
-            tree, tally = _falsified(channel, main, tree)
         todo = steps(tree)
         flags = future_flags(tree)
         compiled = [
@@ -290,18 +302,6 @@ def run_tests(
     elif number and used.isdisjoint(main.__dict__):
         channel.say("note no test uses a name of the code")
     return first
-
-
-def _falsified(
-    channel: Channel, main: types.ModuleType, tree: ast.Module
-) -> tuple[ast.Module, Tally]:
-    tally = Tally(channel.say)
-    mark = os.urandom(8).hex()
-    tools = {f"other_{mark}": other, f"failed_{mark}": tally.failed, f"passed_{mark}": tally.passed}
-    names = (f"other_{mark}", f"failed_{mark}", f"passed_{mark}")
-    false = falsified(tree, set(main.__dict__), names)
-    main.__dict__.update(tools)
-    return false, tally
 
 
 def _run_step(step: Step, code: types.CodeType, main: types.ModuleType) -> EndError | None:
@@ -388,9 +388,9 @@ def _watch_unittest() -> None:
         suite = (
             loader.loadTestsFromNames(names, place) if names else loader.loadTestsFromModule(place)
         )
-        run(None, suite)
+        _run_suite(None, suite)
 
-    def run(_: Any, suite: Any) -> unittest.TestResult:
+    def _run_suite(_: Any, suite: Any) -> unittest.TestResult:
         result = unittest.TestResult()
         suite(result)
         for kind, pairs in ((AssertionError, result.failures), (RuntimeError, result.errors)):
@@ -406,7 +406,7 @@ def _watch_unittest() -> None:
         return result
 
     unittest.main = main  # type: ignore[assignment]
-    unittest.TextTestRunner.run = run  # type: ignore[method-assign,assignment]
+    unittest.TextTestRunner.run = _run_suite  # type: ignore[method-assign,assignment]
 
 
 def _is_meant_to_be_skipped(case: Any) -> bool:

@@ -14,10 +14,8 @@ from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.sandbox.execution import Execution, run_together
 from selfalign_ray.sandbox.launch import StartError, Zygote, policy_of
 from selfalign_ray.sandbox.report import one_line
+from selfalign_ray.sandbox.suspicion import gives_power
 from selfalign_ray.sandbox.verdict import Outcome, Reading, Verdict, read
-
-# What no false expectation can take back: the tests' own tools were changed.
-_PROOF = ("changed ", "shadows ")
 
 
 class Slot:
@@ -70,20 +68,17 @@ class Slot:
             reading = _with_suspicions(reading)
         return self._verdict(outcome, reading, "shared")
 
-    def _confirmed(
-        self, code: str, tests: str, passed: Verdict, suspicions: list[str]
-    ) -> Verdict:
+    def _confirmed(self, code: str, tests: str, passed: Verdict, suspicions: list[str]) -> Verdict:
         """A pass in one process, if two confirm it, or if false expectations fail in one."""
         verdict = self._split(code, tests)
         if verdict.verdict in {"passed", "infra"}:
             return verdict
-        if not any(word.startswith(_PROOF) for word in suspicions):
-            zygote = self._zygote("run", code, tests)
-            [outcome] = run_together([Execution(zygote, [code, tests], self._config, "control")])
-            control = read(outcome, self._config.cpu_seconds)
-            if control.verdict == "infra":
-                return self._verdict(outcome, control, "shared")
-            passed = replace(passed, cpu_seconds=passed.cpu_seconds + outcome.cpu_seconds)
+        if not any(map(gives_power, suspicions)):
+            false = control = self._run("falsify", code, tests)
+            if false.report.text:
+                control = self._run("control", code, false.report.text)
+            if "infra" in {false.verdict, control.verdict}:
+                return replace(verdict, verdict="infra", detail="the control run broke")
             report = control.report
             failed = control.verdict in {"assertion", "exception"} and not report.forged
             if failed and not report.false_passed and 0 < report.false_failed <= len(report.failed):
@@ -91,6 +86,11 @@ class Slot:
                 return replace(passed, detail=one_line(f"suspicious: {words}"))
         detail = one_line(f"passed in one process, in two: {verdict.detail}")
         return replace(verdict, detail=detail)
+
+    def _run(self, role: str, code: str, tests: str) -> Reading:
+        zygote = self._zygote("run", code, tests)
+        [outcome] = run_together([Execution(zygote, [code, tests], self._config, role)])
+        return read(outcome, self._config.cpu_seconds)
 
     def _split(self, code: str, tests: str) -> Verdict:
         """Runs code and tests in a process each; the tests' process decides."""

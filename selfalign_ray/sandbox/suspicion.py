@@ -17,8 +17,13 @@ from types import CodeType
 
 from selfalign_ray.sandbox.comparisons import COMPARISONS, LIARS, WEIGHED, lies
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Modules that give no way to other objects than their own; the rest of a path is looked at too.
-_HARMLESS = frozenset("""
+_HARMLESS = _words("""
 __future__ abc argparse array asyncio base64 binascii bisect bz2 calendar cmath collections
 colorsys concurrent configparser contextlib contextvars copy csv dataclasses datetime decimal
 difflib enum errno fnmatch fractions functools getpass glob graphlib gzip hashlib heapq hmac html
@@ -26,49 +31,65 @@ io ipaddress itertools json keyword locale logging lzma math numbers numpy opera
 pathlib platform pprint queue random re sched secrets shlex shutil sqlite3 stat statistics string
 struct sys tarfile tempfile textwrap threading time token types typing unicodedata urllib uuid
 warnings weakref xml zipfile zlib zoneinfo
-""".split())  # fmt: skip
+""")  # fmt: skip
 _SUBMODULES = re.compile(r"(logging|urllib\.request|numpy|pandas|concurrent\.futures\.process)\..*")
 _HARMLESS_SUBMODULES = {"numpy.linalg", "numpy.random", "numpy.fft", "numpy.typing"}
 # Of these modules only what is named here; of all others everything that `_DANGEROUS` lacks.
 _HARMLESS_OF = {
-    "os": frozenset("""
-    F_OK PathLike R_OK W_OK X_OK access chdir cpu_count curdir devnull environ error extsep fspath
-    get_terminal_size getcwd getenv getpid linesep listdir makedirs mkdir name path pathsep remove
-    rename replace rmdir scandir sep stat strerror times unlink urandom utime walk
-    """.split()),
-    "sys": frozenset("""
+    "os": _words("""
+    F_OK PathLike R_OK W_OK X_OK access chdir cpu_count curdir devnull environ error extsep
+    fspath get_terminal_size getcwd getenv getpid linesep listdir makedirs mkdir name path
+    pathsep remove rename replace rmdir scandir sep stat strerror times unlink urandom utime
+    walk
+    """),
+    "sys": _words("""
     argv byteorder executable exit float_info getdefaultencoding getrecursionlimit getrefcount
     getsizeof hexversion implementation int_info intern maxsize maxunicode platform
     set_int_max_str_digits setrecursionlimit stderr stdin stdout version version_info
-    """.split()),
-    "io": frozenset("""
+    """),
+    "io": _words("""
     BufferedReader BytesIO IOBase RawIOBase SEEK_CUR SEEK_END SEEK_SET StringIO TextIOBase
     TextIOWrapper UnsupportedOperation
-    """.split()),
-    "types": frozenset("GeneratorType MappingProxyType MethodType NoneType SimpleNamespace".split()),
+    """),
+    "types": _words("""
+    GeneratorType MappingProxyType MethodType NoneType SimpleNamespace
+    """),
 }  # fmt: skip
-_DANGEROUS = frozenset("""
-Formatter ForwardRef get_type_hints make_dataclass settrace setprofile excepthook f2py ctypeslib
-load fromfile memmap call_tracing addaudithook
-""".split())
-_NAMES = frozenset("""
-breakpoint compile delattr eval exec globals help locals setattr vars
-""".split())
-_TOOLS = frozenset("__builtins__ __debug__ __import__ __loader__ __spec__".split())
+_DANGEROUS = _words("""
+Formatter ForwardRef addaudithook call_tracing excepthook get_objects get_referents get_referrers
+get_type_hints make_dataclass setprofile settrace
+""")
+_OF_ARRAYS = _words("f2py ctypeslib load fromfile memmap")
+_NAMES = _words("breakpoint compile delattr eval exec globals help locals setattr vars")
+_TOOLS = _words("__builtins__ __debug__ __import__ __loader__ __spec__")
 # By text: allowed with constant harmless names only.
-_BY_TEXT = frozenset("attrgetter getattr hasattr methodcaller".split())
-_DUNDERS = frozenset("""
+_BY_TEXT = _words("attrgetter getattr hasattr methodcaller")
+_DUNDERS = _words("""
 __add__ __all__ __annotations__ __call__ __cause__ __class__ __contains__ __context__ __doc__
 __enter__ __eq__ __exit__ __file__ __format__ __getitem__ __hash__ __init__ __init_subclass__
 __iter__ __len__ __lt__ __main__ __members__ __name__ __new__ __next__ __notes__ __post_init__
 __qualname__ __repr__ __setitem__ __str__ __version__
-""".split())
-_HOOKS = frozenset("""
+""")
+_HOOKS = _words("""
 __array__ __array_function__ __array_ufunc__ __class__ __getattribute__ __instancecheck__
 __subclasscheck__ __subclasshook__ __reduce__ __reduce_ex__ load_tests setUpModule
-""".split())
-_FRAMES = re.compile(r"(f|gi|cr|ag|tb|co)_[a-z]|gr_frame")
+""")
+_FRAMES = re.compile(
+    r"f_(back|builtins|code|globals|lasti|lineno|locals|trace\w*)|(gi|cr|ag)_(code|frame|origin)"
+    r"|tb_(frame|next)|co_(code|consts|names|varnames|filename|name|positions|lines|replace)"
+)
 _DUNDER = re.compile(r"__[A-Za-z]+__")
+# Words for tools that reach the runner, its descriptors or the tests' own tools.
+_POWER = re.compile(
+    r"""
+    (changed|shadows|hands|io\.)
+    |os\.(_exit|abort|close|dup|fdopen|open|p?read|p?write|pipe|send|splice)
+    |imports\ (_|ctypes|fcntl|mmap|posix|(gc|io|os|sys)\.)
+    |gc\.|sys\.(modules|settrace|setprofile|_current|meta_path|path)|(f|tb)_(back|locals|globals|builtins)
+    |co_consts|__subclasses__|__globals__|__builtins__|names\ __(subclasses|globals|builtins)__
+""",
+    re.VERBOSE,
+)
 _STORES = {dis.opmap["STORE_ATTR"], dis.opmap["DELETE_ATTR"]}
 _IMPORT, _MATCH_CLASS = dis.opmap["IMPORT_NAME"], dis.opmap["MATCH_CLASS"]
 _TRIGGERS = _NAMES | _BY_TEXT | _HOOKS | COMPARISONS | WEIGHED | LIARS | {"open", "type"}
@@ -120,6 +141,11 @@ def suspicions(tree: ast.Module) -> Iterator[str]:
     yield from _loose(tree, modules)
 
 
+def gives_power(suspicion: str) -> bool:
+    """Whether a program could know a control run from a real one, and act on it."""
+    return bool(_POWER.match(suspicion))
+
+
 def modules_imported(tree: ast.Module) -> Iterator[str]:
     """The top-level modules that import statements anywhere in the code name."""
     for node in ast.walk(tree):
@@ -133,7 +159,7 @@ def _leads_on(name: str) -> bool:
     """Whether an attribute leads from an object to frames, dictionaries, other modules."""
     if name.startswith("__") and name.endswith("__"):
         return name not in _DUNDERS
-    return bool(_FRAMES.match(name))
+    return bool(_FRAMES.fullmatch(name))
 
 
 def _modules(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -186,7 +212,7 @@ def _risky(module: str, name: str) -> bool:
     if listed is not None:
         return name not in listed
     if module.partition(".")[0] in {"numpy", "pandas"}:
-        return name in _DANGEROUS or name.startswith("_")
+        return name in _OF_ARRAYS or name.startswith("_")
     another = name in sys.stdlib_module_names and name != module.rpartition(".")[2]
     known = f"{module}.{name}" in {"concurrent.futures", "collections.abc", "string.templatelib"}
     return name in _DANGEROUS or name.startswith("_") or (another and not known)

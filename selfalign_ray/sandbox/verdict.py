@@ -13,6 +13,8 @@ VERDICTS = (
     "passed", "assertion", "exception", "timeout", "out_of_memory", "syntax_error",
     "sandbox_violation", "infra",
 )  # fmt: skip
+# As a status these mean something else: a report that could not be made; nothing.
+_OWN_STATUS = (1, signal.SIGSYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ def _judge(outcome: Outcome, report: reports.Report, cpu_limit: float) -> tuple[
     if code == 0 and report.end:
         detail = report.detail or (report.note if report.end == "passed" else "")
         return report.end, detail
-    if code in FATAL_SIGNALS and not report.end:
+    if code in FATAL_SIGNALS and code not in _OWN_STATUS:
         return _killed(outcome, code, cpu_limit)  # see `kernel.leave_on_signals`
     return "exception", f"the process ended by itself with status {code}, before its verdict"
 

@@ -76,7 +76,7 @@ def test_twenty_thousand_samples_leave_nothing_behind(configured):
 
 
 def test_verdicts_stay_as_they_are_on_a_busy_machine(configured, programs):
-    listed = programs("hostile.yaml") + [{**p, "expect": "passed"} for p in programs("benign.yaml")]
+    listed = programs("hostile") + [{**p, "expect": "passed"} for p in programs("benign")]
     pairs = [(p["code"], p.get("tests", "")) for p in listed]
     burn = [sys.executable, "-S", "-c", "while True: pass"]
     busy = [subprocess.Popen(burn) for _ in range(os.cpu_count() or 1)]
