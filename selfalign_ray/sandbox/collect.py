@@ -42,7 +42,7 @@ def without_runner(tree: ast.Module) -> None:
     The calls are made one by one instead, and a fixture called as the function that it is.
     """
     tree.body = [node for node in tree.body if not _starts_pytest(node)]
-    for node in ast.walk(tree):
+    for node in tree.body:
         if isinstance(node, FUNCTIONS) and _marks(node, "fixture"):
             node.decorator_list = [d for d in node.decorator_list if _mark(d) != "fixture"]
 

@@ -215,8 +215,12 @@ def load(
 ) -> bool:
     """Parses and runs the solution; whether it looks suspicious."""
     source = channel.text()
-    tree, compiled, guarded = compiled_code(source)
-    found = sorted(set(suspicions(tree))) if may_be_suspicious(compiled) else []
+    compiled, guarded = compiled_code(source)
+    found: list[str] = []
+    doubtful = any(map(may_be_suspicious, filter(None, (compiled, guarded))))
+    if doubtful or options["profile"] == "strict":
+        tree = syntax_of(source)
+        found = sorted(set(suspicions(tree))) if doubtful else []
     if options["profile"] == "fork":
         os.register_at_fork(after_in_child=channel.leave)
         os.register_at_fork(after_in_child=_take_signals)
@@ -239,15 +243,25 @@ def load(
     return bool(found or shadowed)
 
 
-def compiled_code(source: str) -> tuple[ast.Module, types.CodeType, types.CodeType | None]:
-    """The solution's syntax, its code, and the code under its main guard, if it has one."""
+def compiled_code(source: str) -> tuple[types.CodeType, types.CodeType | None]:
+    """The solution's code without what its main guard holds, and that, if there is any."""
+    source = source.removeprefix("\ufeff")
     try:
-        tree = ast.parse(source.removeprefix("\ufeff"), CODE)
-        guard, guarded = main_guard(tree), None
-        if guard:
-            guarded = compile(guard, CODE, "exec", dont_inherit=True)
-        return tree, compile(tree, CODE, "exec", dont_inherit=True), guarded
+        if "__main__" in source:
+            tree = ast.parse(source, CODE)
+            guard = main_guard(tree)
+            guarded = compile(guard, CODE, "exec", dont_inherit=True) if guard else None
+            return compile(tree, CODE, "exec", dont_inherit=True), guarded
+        return compile(source, CODE, "exec", dont_inherit=True), None  # without a tree of objects
     except (SyntaxError, ValueError, RecursionError) as error:  # ValueError: NUL bytes
+        raise EndError("syntax_error", describe(error)) from None
+
+
+def syntax_of(source: str) -> ast.Module:
+    """The whole solution; nested too deep for objects, though not for code, it is no code here."""
+    try:
+        return ast.parse(source.removeprefix("\ufeff"), CODE)
+    except RecursionError as error:
         raise EndError("syntax_error", describe(error)) from None
 
 
