@@ -31,8 +31,9 @@ class SandboxConfig:
     # only the modules of `imports`.
     profile: str = setting(choices=PROFILES)
     imports: list[str]  # what the strict profile may import
-    # shared: code and tests in one process. split: in two, which exchange plain data. auto: shared,
-    # and a pass of suspicious code counts only once split has passed it too.
+    # shared: code and tests in one process. split: in two, which exchange plain data; what does not
+    # cross fails. auto: shared; suspicious code that passed must pass split too, or, where its
+    # values do not cross and it has no power over its process, fail tests with false expectations.
     assurance: str = setting(choices=ASSURANCES)
     minimum_level: str = setting(choices=LEVELS)  # a machine that offers less is refused
     preload: list[str]  # modules loaded before the fork, in every zygote

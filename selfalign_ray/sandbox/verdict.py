@@ -22,8 +22,9 @@ class Verdict:
     """What became of one program.
 
     A test is a top-level statement of the tests that is no definition, import, assignment or
-    print; a `test...` function or TestCase class that nothing calls is one too. Tests run in
-    order, also after one that failed, until the code ends, so the first `asserts_run` ran.
+    print; what pytest and unittest would call, and a function with asserts that nothing calls,
+    counts too. Tests run in order, also after one that failed, until the code ends, so the first
+    `asserts_run` ran. Where there are tests, what the code has under its main guard does not run.
     """
 
     verdict: str  # one of VERDICTS; `infra` says nothing about the program
@@ -39,7 +40,9 @@ class Verdict:
     stderr: str
     level: str  # A to D
     policy: str  # hash of what was enforced
-    assurance: str  # shared: one process; split: code and tests in two
+    # shared: one process; split: code and tests in two. A shared pass whose detail is
+    # `suspicious: ...` could not be repeated in two, but failed tests with false expectations.
+    assurance: str
 
 
 @dataclass(slots=True)
