@@ -22,6 +22,7 @@ from typing import Any
 _SHIFT, _MARK = 7919, "\u2603"
 _INFINITE = {ast.Lt: "-inf", ast.LtE: "-inf", ast.Gt: "inf", ast.GtE: "inf"}
 _FLIPPED = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
+_NEGATED: dict[type, type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.NotIn: ast.In, ast.IsNot: ast.Is}
 _POSITIVE = (ast.Eq, ast.Is, ast.In)
 # Calls that compare what they are given: the last value without a name of the solution is changed.
 _COMPARING = {
@@ -145,6 +146,7 @@ class _Falsify(ast.NodeTransformer):
             for part in test.values:
                 yield from self._tests(part)
         elif not isinstance(test, ast.Constant):
+            test = _positive(test)
             changed = self._false(copy.deepcopy(test))
             yield changed or ast.UnaryOp(ast.Not(), test)
 
@@ -245,6 +247,17 @@ class _Falsify(ast.NodeTransformer):
             return ast.parse(_literal(other(value)), mode="eval").body
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return self._call(self._other, node)
+
+
+def _positive(test: ast.expr) -> ast.expr:
+    """Makes `a == b` of `not a != b`, and the like."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        inner = test.operand
+        if isinstance(inner, ast.Compare) and len(inner.ops) == 1:
+            negated = _NEGATED.get(type(inner.ops[0]))
+            if negated:
+                return ast.Compare(inner.left, [negated()], inner.comparators)
+    return test
 
 
 def _name(call: ast.Call) -> str:

@@ -82,7 +82,7 @@ _DUNDER = re.compile(r"__[A-Za-z]+__")
 # Words for tools that reach the runner, its descriptors or the tests' own tools.
 _POWER = re.compile(
     r"""
-    (changed|shadows|hands|io\.)
+    (changed|shadows|hands|io\.)|changes\ (?!sys\.std)\w+\.
     |os\.(_exit|abort|close|dup|fdopen|open|p?read|p?write|pipe|send|splice)
     |imports\ (_|ctypes|fcntl|mmap|posix|(gc|io|os|sys)\.)
     |gc\.|sys\.(modules|settrace|setprofile|_current|meta_path|path)|(f|tb)_(back|locals|globals|builtins)

@@ -36,6 +36,7 @@ HONEST = [
     "assert f('abc').startswith('a')",
     "assert all(f(i) == i for i in range(3))",
     "assert f(1) != 2 and not f(0)",
+    "assert not f(1) != 1 and not 2 not in evens(5)",
     "assert Box(1) == Box(1)",
     "assert f(2 ** 10) == 2 ** 10",
     "result = f(3)\nassert result == 3\nassert 3 == result",
