@@ -33,6 +33,7 @@ _COLUMNS = (
     "asserts_failed", "asserts_total", "failed_asserts", "stdout", "stderr", "level", "policy",
     "assurance",
 )  # fmt: skip
+_LINE_START = b'{"id": '
 _PROGRESS_SECONDS = 0.5
 _PROGRESS_SECONDS_NO_TERMINAL = 10.0
 
@@ -78,11 +79,19 @@ def settings(overrides: dict[str, Any]) -> SandboxConfig:
 
 
 def run(config: SandboxConfig, source: Path, target: Path) -> int:
-    """Judges what is in `source` and not yet in `target`."""
+    """Judges what is in `source` and not yet in `target`.
+
+    Raises:
+        UserError: one of them cannot be read or written, or is something else.
+    """
     total = sum(1 for _ in rows(source))
     done = finished(target)
     waiting = (row for row in rows(source) if _key(row["id"]) not in done)
-    with target.open("a", encoding="utf-8") as out, Sandbox(config) as sandbox:
+    try:
+        added = target.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{target}: {error.strerror}") from error
+    with added as out, Sandbox(config) as sandbox:
         progress = Progress(total, len(done), sys.stderr)
         _judge_all(sandbox, waiting, out, progress, config.slots)
         progress.show(final=True)
@@ -96,7 +105,7 @@ def rows(source: Path) -> Iterator[dict[str, Any]]:
         UserError: the file cannot be read, or a line is no row, with its number.
     """
     try:
-        lines = source.open(encoding="utf-8")
+        lines = source.open("rb")
     except OSError as error:
         raise UserError(f"{source}: {error.strerror}") from error
     seen = set()
@@ -104,7 +113,7 @@ def rows(source: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            row = _row(line, f"{source}:{number}")
+            row = _row(line.removeprefix(b"\xef\xbb\xbf"), f"{source}:{number}")
             if _key(row["id"]) in seen:
                 raise UserError(f"{source}:{number}: the id {row['id']!r} is there twice")
             seen.add(_key(row["id"]))
@@ -112,17 +121,29 @@ def rows(source: Path) -> Iterator[dict[str, Any]]:
 
 
 def finished(target: Path) -> set[str]:
-    """The ids in a partial output; a line that was cut off in the middle is taken away."""
+    """The ids in a partial output; a line that was cut off in the middle is taken away.
+
+    Raises:
+        UserError: the file is no output of this command; it stays as it is.
+    """
     if not target.exists():
         return set()
-    text = target.read_bytes()
-    whole = text.rfind(b"\n") + 1
-    if whole < len(text):
-        os.truncate(target, whole)
     try:
-        return {_key(json.loads(line)["id"]) for line in text[:whole].splitlines() if line}
+        text = target.read_bytes()
+    except OSError as error:
+        raise UserError(f"{target}: {error.strerror}") from error
+    whole = text.rfind(b"\n") + 1
+    tail = text[whole:]
+    try:
+        listed = [json.loads(line) for line in text[:whole].splitlines() if line]
+        done = {_key(row["id"]) for row in listed if row["verdict"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{target}: is no output of this command ({error})") from error
+        raise UserError(f"{target}: is no output of this command ({error!r})") from error
+    if not tail.startswith(_LINE_START[: len(tail)]):
+        raise UserError(f"{target}: is no output of this command (its last line)")
+    if tail:
+        os.truncate(target, whole)
+    return done
 
 
 def probe(config: SandboxConfig, out: TextIO) -> int:
@@ -218,7 +239,7 @@ def _judge_all(
         raise failures[0]
 
 
-def _row(line: str, place: str) -> dict[str, Any]:
+def _row(line: bytes, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -248,6 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     judging.add_argument("target", type=Path, metavar="OUT.jsonl", help="added to; may be partial")
     probing = commands.add_parser("probe", help="say which levels and layers this machine holds")
     hints = get_type_hints(SandboxConfig)
+    usual = settings({})
     for command in (judging, probing):
         for field in dataclasses.fields(SandboxConfig):
             bounds = field.metadata.get("bounds", {})
@@ -257,9 +279,14 @@ def _parser() -> argparse.ArgumentParser:
                 dest=field.name,
                 choices=bounds.get("choices"),
                 nargs="*" if several else None,
-                help="see conf/sandbox/default.yaml",
+                help=_help(getattr(usual, field.name)),
             )
     return parser
+
+
+def _help(usual: Any) -> str:
+    text = ", ".join(usual) if isinstance(usual, list) else str(usual)
+    return f"usually {text}; see conf/sandbox/default.yaml".replace("%", "%%")
 
 
 if __name__ == "__main__":

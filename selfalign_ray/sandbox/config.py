@@ -31,13 +31,15 @@ class SandboxConfig:
     # only the modules of `imports`.
     profile: str = setting(choices=PROFILES)
     imports: list[str]  # what the strict profile may import
-    # shared: code and tests in one process. split: in two, which exchange plain data. auto: shared,
-    # and a pass of suspicious code counts only once split has passed it too.
+    # shared: code and tests in one process. split: in two, which exchange plain data; what does not
+    # cross fails. auto: shared; suspicious code that passed must pass split too, or, where its
+    # values do not cross and it has no power over its process, fail tests with false expectations.
     assurance: str = setting(choices=ASSURANCES)
     minimum_level: str = setting(choices=LEVELS)  # a machine that offers less is refused
     preload: list[str]  # modules loaded before the fork, in every zygote
-    # Modules in a second zygote of the slot, for programs whose text has one of their names.
-    # Outside the standard library a program finds these and `preload`, where they are installed.
+    # Modules in further zygotes of the slot, for programs whose text has one of their names: all
+    # up to that one, those of the standard library together. Packages go last, the heaviest at the
+    # end. Outside the standard library a program finds only what is listed here and is installed.
     preload_if_named: list[str]
     samples_per_zygote: int = setting(ge=1, decides=False)  # then the process is replaced
     attempts: int = setting(ge=1)  # on slots in turn, until a sample has run undisturbed

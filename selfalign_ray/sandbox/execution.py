@@ -48,7 +48,7 @@ class Execution:
     ) -> None:
         self._zygote, self._config = zygote, config
         # Goes from here into the sample's own pipe, past the zygote, and is read after the tests.
-        self.outcome = Outcome(nonce=os.urandom(NONCE_BYTES))
+        self.outcome = Outcome(nonce=os.urandom(NONCE_BYTES), may_kill=config.profile == "fork")
         self._pending = memoryview(framed(*texts) + self.outcome.nonce)
         pipes = [os.pipe() for _ in range(4)]
         (theirs, self._source), *others = pipes

@@ -6,13 +6,17 @@ The jailed processes load this before their jail closes.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+import signal
 import struct
 from pathlib import Path
 from typing import Any
 
 from selfalign_ray.sandbox.syscalls import numbers
 
+# Those that end a process by default, without what Python or the worker has a use for.
+FATAL_SIGNALS = (1, 3, 4, 5, 6, 7, 8, 10, 11, 12, 14, 15, 16, 26, 27, 29, 30, 31)
 MESSAGE_BYTES = 1 << 17  # the longest between worker and zygote: the plan
 
 # linux/sched.h
@@ -137,6 +141,27 @@ def drop_bounding_capabilities() -> None:
 
 def drop_capabilities() -> None:
     _checked(_libc.syscall(*_CAPSET_NOTHING), "capset")
+
+
+def leave_on_signals() -> None:
+    """Lets the signals that end a process end one that is the first of its namespace, too.
+
+    The kernel keeps from such a process what it does not handle. The handler is the C library's
+    `_exit`, so that the status is the signal's number; Python goes on to take the default for
+    set, and a program that sets the default gets the handler again.
+    """
+    for number in FATAL_SIGNALS:
+        _libc.signal(number, _libc._exit)
+    original = signal.signal
+
+    @functools.wraps(original)
+    def as_everywhere(number: int, handler: Any, /) -> Any:
+        previous = original(number, handler)
+        if handler == signal.SIG_DFL and number in FATAL_SIGNALS and os.getpid() == 1:
+            _libc.signal(int(number), _libc._exit)
+        return previous
+
+    signal.signal = as_everywhere  # type: ignore[assignment]
 
 
 class Filter:

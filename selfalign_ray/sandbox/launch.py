@@ -126,6 +126,11 @@ def top_names(modules: list[str]) -> list[str]:
     return sorted({name.partition(".")[0] for name in modules})
 
 
+def installed(modules: list[str]) -> list[str]:
+    """Those that this interpreter finds."""
+    return [m for m in modules if importlib.util.find_spec(m.partition(".")[0])]
+
+
 def package_folders(preload: list[str]) -> list[str]:
     """The folders in which the modules outside the standard library are installed."""
     found = []

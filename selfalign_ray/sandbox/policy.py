@@ -127,9 +127,8 @@ def _rules(*, own_files: bool, landlock_abi: int, forks: bool) -> dict[str, Rule
     if forks:
         rules.update({name: Rule((), ALLOW) for name in _FORKING.split()})
     rules.update(_checked(forks=forks))
-    rules.update(_signals(own_files=own_files))
+    rules.update(_signals(own_files=own_files, forks=forks))
     if not own_files:
-        rules["prlimit64"] = Rule((Check(0, _ALL, 0, ALLOW),), EPERM)
         rules["pidfd_open"] = Rule((), EPERM)
         if landlock_abi < 3:
             rules.update(_read_only_opens())
@@ -147,21 +146,21 @@ def _checked(*, forks: bool) -> Iterator[tuple[str, Rule]]:
     yield "ioctl", Rule(tuple(Check(1, _ALL, request, ALLOW) for request in _IOCTLS), EPERM)
     owners = (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETPIPE_SZ)
     yield "fcntl", Rule(tuple(Check(1, _ALL, command, EPERM) for command in owners), ALLOW)
-    yield "prlimit64", Rule((), ALLOW)
+    yield "prlimit64", Rule((Check(0, _ALL, 0, ALLOW),), EPERM)
 
 
-def _signals(*, own_files: bool) -> Iterator[tuple[str, Rule]]:
+def _signals(*, own_files: bool, forks: bool) -> Iterator[tuple[str, Rule]]:
     """Signals go to the process itself only, and never SIGKILL: that one is always the worker's.
 
-    A sample with process ids of its own can reach nobody else anyhow.
+    A sample with process ids of its own can reach nobody else anyhow; one that may have several
+    processes may end them.
     """
-    if own_files:
-        yield "kill", Rule((), ALLOW)
-        yield "tgkill", Rule((), ALLOW)
-        return
     for name, signal_argument in (("kill", 1), ("tgkill", 2)):
-        final = (Check(signal_argument, _ALL, s, EPERM) for s in (_SIGKILL, _SIGSTOP))
-        yield name, Rule((*final, Check(0, _ALL, OWN_PID, ALLOW)), EPERM)
+        final = [Check(signal_argument, _ALL, s, EPERM) for s in (_SIGKILL, _SIGSTOP)]
+        if own_files:
+            yield name, Rule(() if forks else tuple(final), ALLOW)
+        else:
+            yield name, Rule((*final, Check(0, _ALL, OWN_PID, ALLOW)), EPERM)
 
 
 def _read_only_opens() -> Iterator[tuple[str, Rule]]:

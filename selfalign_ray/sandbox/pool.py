@@ -14,8 +14,16 @@ from typing import Any, Self
 from selfalign_ray.errors import UserError
 from selfalign_ray.sandbox.bpf import ARCHITECTURES
 from selfalign_ray.sandbox.config import LEVELS, SandboxConfig
-from selfalign_ray.sandbox.launch import Rung, StartError, Zygote, ladder, plan_of, policy_of
-from selfalign_ray.sandbox.slot import Slot, tested_zygote
+from selfalign_ray.sandbox.launch import (
+    Rung,
+    StartError,
+    Zygote,
+    installed,
+    ladder,
+    plan_of,
+    policy_of,
+)
+from selfalign_ray.sandbox.slot import Slot, tested_zygote, with_named
 from selfalign_ray.sandbox.verdict import Verdict
 from selfalign_ray.settings import check
 
@@ -85,7 +93,7 @@ class Sandbox:
             "layers": self._rung.layers(),
             "policy": policy_of(self._plan),
             "python": self._ready["python"],
-            "preloaded": self._ready["preloaded"],
+            "preloaded": self._ready["preloaded"] + installed(self._config.preload_if_named),
             "profile": self._config.profile,
             "assurance": self._config.assurance,
         }
@@ -154,7 +162,7 @@ def best_level(config: SandboxConfig) -> tuple[Rung, Mapping[str, Any], Zygote]:
         if rung.level in allowed:
             plan = plan_of(config, rung)
             try:
-                return rung, plan, tested_zygote(config, plan)
+                return rung, plan, tested_zygote(config, with_named(plan, 0))
             except StartError as error:
                 reasons.append(f"  {rung.name()}: {error}")
     raise UserError("\n".join([*_BELOW, *reasons]).format(config.minimum_level))

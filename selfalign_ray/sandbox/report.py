@@ -7,12 +7,14 @@
     3 passed
     end <nonce> <kind> <detail>
 
-The lines before the last only say how far a sample came that did not end. A verdict comes from
-the last line alone, and only with the nonce, which the process reads after the tests have run.
+A control run (see `control`) says `false failed` or `false passed` before a test's line. The lines
+before the last only say how far a sample came that did not end. A verdict comes from the last line
+alone, and only with the nonce, which the process reads after the tests have run.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 NONCE_BYTES = 16
@@ -35,6 +37,10 @@ class Report:
     failed: list[int] = field(default_factory=list)  # 0 is the first test
     end: str = ""
     detail: str = ""
+    # Of a control run: steps whose false expectations failed, as they should, and that passed one.
+    false_failed: int = 0
+    false_passed: int = 0
+    text: str = ""  # the tests with false expectations, where these were asked for
     forged: bool = False  # bytes that no honest report has
 
 
@@ -61,6 +67,14 @@ def read(text: bytes, nonce: bytes) -> Report:
     return report
 
 
+def _text(rest: str) -> str:
+    try:
+        value = json.loads(rest)
+    except ValueError:
+        return ""
+    return value if isinstance(value, str) else ""
+
+
 def _take(report: Report, line: str, nonce: str) -> bool:
     head, _, rest = line.partition(" ")
     if head == "suspicious":
@@ -68,6 +82,13 @@ def _take(report: Report, line: str, nonce: str) -> bool:
         return len(report.suspicions) <= 1_000
     if head == "note":
         report.note = rest
+        return True
+    if head == "text":
+        report.text = _text(rest)
+        return bool(report.text)
+    if head == "false":
+        report.false_failed += rest == "failed"
+        report.false_passed += rest != "failed"
         return True
     if head == "loaded":
         fresh = not report.loaded and rest.isdecimal() and len(rest) < 9

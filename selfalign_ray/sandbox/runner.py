@@ -10,16 +10,21 @@ import ast
 import atexit
 import builtins
 import gc
+import json
 import os
 import random
+import re
+import signal
 import sys
 import threading
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
+from selfalign_ray.sandbox.control import Tally, falsified, names_bound, other
+from selfalign_ray.sandbox.kernel import FATAL_SIGNALS
 from selfalign_ray.sandbox.report import NONCE_BYTES, one_line
-from selfalign_ray.sandbox.suite import Step, future_flags, steps
+from selfalign_ray.sandbox.suite import Step, changes_made, future_flags, main_guard, steps
 from selfalign_ray.sandbox.suspicion import may_be_suspicious, modules_imported, suspicions
 from selfalign_ray.sandbox.tampering import Snapshot, changes
 
@@ -29,6 +34,8 @@ _write, _read, _exit = os.write, os.read, os._exit
 _import = builtins.__import__
 _BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
 CODE, TESTS = "<code>", "<tests>"
+_FINE = (None, 0)  # exit codes
+_forget_patterns = re.purge  # compiled ones, which a program could have replaced
 # Given back when memory has run out, for the report. Made before the fork: no sample touches it.
 _RESERVE = [bytearray(1 << 20)]
 
@@ -134,24 +141,64 @@ def warm_up(options: Mapping[str, Any]) -> None:
         os.close(descriptor)
 
 
-def run_shared(channel: Channel, taken: list[Snapshot], options: Mapping[str, Any]) -> None:
-    """Judges the program on the channel, code and tests in this process."""
+def run_shared(
+    channel: Channel,
+    taken: list[Snapshot],
+    options: Mapping[str, Any],
+    script: bool,  # noqa: FBT001
+) -> None:
+    """Judges the program on the channel, code and tests in this process.
+
+    A `script` has no tests, and so runs what stands under its main guard.
+    """
     main = new_main()
-    suspicious = load(channel, main, options)
+    suspicious = load(channel, main, options, script=script)
     if suspicious:
-        tell_changes(channel, taken)
-    failed = run_tests(channel, main, channel.text())
+        tell_changes(channel, taken, set())
+        _forget_patterns()
+    own = set(main.__dict__)
+    source = channel.text()
+    failed = run_tests(channel, main, source)
     finish()
     if suspicious:
-        tell_changes(channel, taken)
+        tree = ast.parse(source.removeprefix("\ufeff"))
+        tell_changes(channel, taken, changes_made(tree))
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & own
+        for name in sorted(used & _BUILTINS if used - _BUILTINS else ()):
+            channel.say(f"suspicious shadows {one_line(name)}")
     if failed:
         raise failed
 
 
-def tell_changes(channel: Channel, taken: list[Snapshot]) -> None:
+def run_falsify(channel: Channel) -> None:
+    """Says the tests with false expectations; runs neither code nor tests."""
+    mark = os.urandom(8).hex()
+    code, tests = (channel.text().removeprefix("\ufeff") for _ in range(2))
+    text = falsified(tests, names_bound(ast.parse(code)), mark)
+    channel.say("loaded 0")
+    channel.say(f"text {json.dumps(f'{mark}{text}')}")
+
+
+def run_control(channel: Channel, options: Mapping[str, Any]) -> None:
+    """Runs tests with false expectations: a program that passes these is a fraud."""
+    main = new_main()
+    load(channel, main, options)
+    text = channel.text()
+    mark, source = text[:16], text[16:]
+    tally = Tally(channel.say)
+    tools = {"other": other, "failed": tally.failed, "passed": tally.passed}
+    main.__dict__.update({f"{name}_{mark}": tool for name, tool in tools.items()})
+    failed = run_tests(channel, main, source, tally)
+    finish()
+    if failed:
+        raise failed
+
+
+def tell_changes(channel: Channel, taken: list[Snapshot], expected: set[str]) -> None:
     """Looks at what the tests rely on; costs each sample's own copy of those pages."""
     for change in changes(taken):
-        channel.say(f"suspicious {one_line('changed ' + change)}")
+        if change.rpartition(".")[2] not in expected:
+            channel.say(f"suspicious {one_line('changed ' + change)}")
 
 
 def new_main() -> types.ModuleType:
@@ -163,13 +210,20 @@ def new_main() -> types.ModuleType:
     return main
 
 
-def load(channel: Channel, main: types.ModuleType, options: Mapping[str, Any]) -> bool:
+def load(
+    channel: Channel, main: types.ModuleType, options: Mapping[str, Any], *, script: bool = False
+) -> bool:
     """Parses and runs the solution; whether it looks suspicious."""
     source = channel.text()
-    tree, compiled = compiled_code(source)
-    found = sorted(set(suspicions(tree))) if may_be_suspicious(compiled) else []
+    compiled, guarded = compiled_code(source)
+    found: list[str] = []
+    doubtful = any(map(may_be_suspicious, filter(None, (compiled, guarded))))
+    if doubtful or options["profile"] == "strict":
+        tree = syntax_of(source)
+        found = sorted(set(suspicions(tree))) if doubtful else []
     if options["profile"] == "fork":
         os.register_at_fork(after_in_child=channel.leave)
+        os.register_at_fork(after_in_child=_take_signals)
         found = [word for word in found if not word.startswith("imports multiprocessing")]
     for suspicion in found:
         channel.say(f"suspicious {one_line(suspicion)}")
@@ -177,25 +231,62 @@ def load(channel: Channel, main: types.ModuleType, options: Mapping[str, Any]) -
         _only(options["imports"], tree, main)
     random.seed(source.encode("utf-8", "surrogatepass"))  # the same program, the same draws
     gc.enable()
+    tools = main.__dict__["__builtins__"]
     exec(compiled, main.__dict__)  # noqa: S102 - what this process is for
+    if script and guarded:
+        _run_guarded(guarded, main)
+    if main.__dict__.get("__builtins__") is not tools:
+        channel.say("suspicious changed __builtins__")
     shadowed = _BUILTINS & main.__dict__.keys()
     for name in sorted(shadowed):
         channel.say(f"suspicious has its own {one_line(name)}")
     return bool(found or shadowed)
 
 
-def compiled_code(source: str) -> tuple[ast.Module, types.CodeType]:
+def compiled_code(source: str) -> tuple[types.CodeType, types.CodeType | None]:
+    """The solution's code without what its main guard holds, and that, if there is any."""
+    source = source.removeprefix("\ufeff")
     try:
-        tree = ast.parse(source, CODE)
-        return tree, compile(tree, CODE, "exec", dont_inherit=True)
+        if "__main__" in source:
+            tree = ast.parse(source, CODE)
+            guard = main_guard(tree)
+            guarded = compile(guard, CODE, "exec", dont_inherit=True) if guard else None
+            return compile(tree, CODE, "exec", dont_inherit=True), guarded
+        return compile(source, CODE, "exec", dont_inherit=True), None  # without a tree of objects
     except (SyntaxError, ValueError, RecursionError) as error:  # ValueError: NUL bytes
         raise EndError("syntax_error", describe(error)) from None
 
 
-def run_tests(channel: Channel, main: types.ModuleType, source: str) -> EndError | None:
+def syntax_of(source: str) -> ast.Module:
+    """The whole solution; nested too deep for objects, though not for code, it is no code here."""
+    try:
+        return ast.parse(source.removeprefix("\ufeff"), CODE)
+    except RecursionError as error:
+        raise EndError("syntax_error", describe(error)) from None
+
+
+def _take_signals() -> None:
+    """Ends a second process by the signals that end any (see `kernel.leave_on_signals`)."""
+    for number in FATAL_SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _run_guarded(code: types.CodeType, main: types.ModuleType) -> None:
+    """Runs what a main guard holds; to leave there without a complaint is an end by itself."""
+    try:
+        exec(code, main.__dict__)  # noqa: S102 - what this process is for
+    except SystemExit as error:
+        if error.code not in _FINE:
+            raise
+
+
+def run_tests(
+    channel: Channel, main: types.ModuleType, source: str, tally: Tally | None = None
+) -> EndError | None:
     """Runs each step of the tests by itself, and says what the first failure was."""
     try:
-        tree = ast.parse(source, TESTS)
+        tree = ast.parse(source.removeprefix("\ufeff"), TESTS)
         todo = steps(tree)
         flags = future_flags(tree)
         compiled = [
@@ -211,13 +302,18 @@ def run_tests(channel: Channel, main: types.ModuleType, source: str) -> EndError
     for step, code in zip(todo, compiled, strict=True):
         number += step.test
         failed = _run_step(step, code, main)
+        if tally and tally.end_of_step():
+            failed = failed or EndError("assertion", "as it should")
         if failed and not step.test:
             raise first or failed  # without its set-up no later test means anything
         if step.test:
             line = f"{number} {failed.kind} {one_line(failed.detail)}" if failed else None
             channel.say(line or f"{number} passed")
         first = first or failed
-    if number and names_of(compiled).isdisjoint(main.__dict__):
+    used = names_of(compiled)
+    if not number and source.strip():
+        channel.say("note the tests hold no test")
+    elif number and used.isdisjoint(main.__dict__):
         channel.say("note no test uses a name of the code")
     return first
 
@@ -306,12 +402,27 @@ def _watch_unittest() -> None:
         suite = (
             loader.loadTestsFromNames(names, place) if names else loader.loadTestsFromModule(place)
         )
+        _run_suite(None, suite)
+
+    def _run_suite(_: Any, suite: Any) -> unittest.TestResult:
         result = unittest.TestResult()
-        suite.run(result)
+        suite(result)
         for kind, pairs in ((AssertionError, result.failures), (RuntimeError, result.errors)):
             for case, trace in pairs:
                 raise kind(f"{case}: {trace.strip().splitlines()[-1]}")
-        if not result.testsRun:
-            raise AssertionError("no test was found")
+        for case in result.unexpectedSuccesses:
+            raise AssertionError(f"{case}: an unexpected success")
+        meant = [case for case, _ in result.skipped if _is_meant_to_be_skipped(case)]
+        if len(meant) < len(result.skipped):
+            raise AssertionError("a test was skipped while it ran")
+        if result.testsRun <= len(meant):
+            raise AssertionError("no test was run")
+        return result
 
     unittest.main = main  # type: ignore[assignment]
+    unittest.TextTestRunner.run = _run_suite  # type: ignore[method-assign,assignment]
+
+
+def _is_meant_to_be_skipped(case: Any) -> bool:
+    method = getattr(type(case), getattr(case, "_testMethodName", ""), None)
+    return any(getattr(part, "__unittest_skip__", False) for part in (type(case), method))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 from selfalign_ray.sandbox.canaries import demand, fly
 from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.sandbox.execution import Execution, run_together
-from selfalign_ray.sandbox.launch import StartError, Zygote, policy_of, top_names
+from selfalign_ray.sandbox.launch import StartError, Zygote, policy_of
 from selfalign_ray.sandbox.report import one_line
+from selfalign_ray.sandbox.suspicion import gives_power
 from selfalign_ray.sandbox.verdict import Outcome, Reading, Verdict, read
 
 
@@ -24,11 +26,12 @@ class Slot:
     ) -> None:
         self._config, self._plan = config, plan
         self._policy = policy_of(plan)
-        # By part and by whether they have loaded all modules; each starts with its first program.
-        self._zygotes: dict[tuple[str, bool], Zygote] = {}
+        # By part and by how many modules they have loaded; each starts with its first program.
+        self._zygotes: dict[tuple[str, int], Zygote] = {}
         if zygote:
-            self._zygotes["run", True] = zygote
-        self._named = re.compile("|".join(top_names(config.preload_if_named)) or "$^")
+            self._zygotes["run", 0] = zygote
+        self._loads = loads_by_name(config.preload_if_named)
+        self._named = re.compile("|".join(self._loads) or "$^")
 
     def judge(self, code: str, tests: str) -> Verdict:
         """Judges a program; `infra` if the slot could not run it to an end."""
@@ -55,17 +58,39 @@ class Slot:
         if self._config.assurance == "split" and splittable:
             return self._split(code, tests)
         zygote = self._zygote("run", code, tests)
-        [outcome] = run_together([Execution(zygote, [code, tests], self._config)])
+        role = "run" if splittable else "script"
+        [outcome] = run_together([Execution(zygote, [code, tests], self._config, role)])
         reading = read(outcome, self._config.cpu_seconds)
         if reading.verdict == "passed" and reading.report.suspicions:
             if self._config.assurance == "auto" and splittable:
-                verdict = self._split(code, tests)
-                if verdict.verdict not in {"passed", "infra"}:
-                    detail = one_line(f"passed in one process, in two: {verdict.detail}")
-                    verdict = replace(verdict, detail=detail)
-                return verdict
+                return self._confirmed(code, tests, self._verdict(outcome, reading, "shared"),
+                                       reading.report.suspicions)  # fmt: skip
             reading = _with_suspicions(reading)
         return self._verdict(outcome, reading, "shared")
+
+    def _confirmed(self, code: str, tests: str, passed: Verdict, suspicions: list[str]) -> Verdict:
+        """A pass in one process, if two confirm it, or if false expectations fail in one."""
+        verdict = self._split(code, tests)
+        if verdict.verdict in {"passed", "infra"}:
+            return verdict
+        if not any(map(gives_power, suspicions)):
+            false = control = self._run("falsify", code, tests)
+            if false.report.text:
+                control = self._run("control", code, false.report.text)
+            if "infra" in {false.verdict, control.verdict}:
+                return replace(verdict, verdict="infra", detail="the control run broke")
+            report = control.report
+            failed = control.verdict in {"assertion", "exception"} and not report.forged
+            if failed and not report.false_passed and 0 < report.false_failed <= len(report.failed):
+                words = ", ".join(dict.fromkeys(suspicions))
+                return replace(passed, detail=one_line(f"suspicious: {words}"))
+        detail = one_line(f"passed in one process, in two: {verdict.detail}")
+        return replace(verdict, detail=detail)
+
+    def _run(self, role: str, code: str, tests: str) -> Reading:
+        zygote = self._zygote("run", code, tests)
+        [outcome] = run_together([Execution(zygote, [code, tests], self._config, role)])
+        return read(outcome, self._config.cpu_seconds)
 
     def _split(self, code: str, tests: str) -> Verdict:
         """Runs code and tests in a process each; the tests' process decides."""
@@ -90,15 +115,15 @@ class Slot:
         return self._verdict(outcome, reading, "split")
 
     def _zygote(self, part: str, code: str, tests: str) -> Zygote:
-        everything = bool(self._named.search(code) or self._named.search(tests))
-        key = part, everything
+        named = {*self._named.findall(code), *self._named.findall(tests)}
+        count = max((self._loads[name] for name in named), default=0)
+        key = part, count
         zygote = self._zygotes.get(key)
         if zygote and zygote.samples >= self._config.samples_per_zygote:
             self._zygotes.pop(key).close()
             zygote = None
         if not zygote:
-            plan = self._plan if everything else {**self._plan, "preload_if_named": []}
-            self._zygotes[key] = zygote = tested_zygote(self._config, plan)
+            self._zygotes[key] = zygote = tested_zygote(self._config, with_named(self._plan, count))
         return zygote
 
     def _verdict(self, outcome: Outcome, reading: Reading, assurance: str) -> Verdict:
@@ -119,6 +144,29 @@ class Slot:
             policy=self._policy,
             assurance=assurance,
         )
+
+
+def with_named(plan: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The plan of a zygote that loads so many of the modules to be named."""
+    return {**plan, "preload_if_named": plan["preload_if_named"][:count]}
+
+
+def loads_by_name(modules: list[str]) -> dict[str, int]:
+    """How many of the modules a program gets that names one of them.
+
+    Those of the standard library stand together; each package ends a group of its own.
+    """
+    out: dict[str, int] = {}
+    end = len(modules)
+    for index in range(len(modules) - 1, -1, -1):
+        top = modules[index].partition(".")[0]
+        follower = modules[index + 1] if index + 1 < len(modules) else ""
+        if top not in sys.stdlib_module_names or follower.partition(".")[0] not in (
+            sys.stdlib_module_names
+        ):
+            end = index + 1
+        out[top] = end
+    return dict(sorted(out.items()))
 
 
 def _with_suspicions(reading: Reading) -> Reading:

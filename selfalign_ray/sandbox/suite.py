@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from typing import NamedTuple
+
+from selfalign_ray.sandbox.collect import uncalled, without_runner
 
 _DEFINITIONS = (
     ast.Import,
@@ -19,8 +20,7 @@ _DEFINITIONS = (
     ast.Global,
     ast.Pass,
 )
-_FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
-_RUNNERS = {"main", "TextTestRunner", "TestSuite", "TestLoader", "defaultTestLoader"}
+_GUARD = (ast.Name("__name__", ast.Load()), ast.Constant("__main__"))
 
 
 class Step(NamedTuple):
@@ -42,11 +42,12 @@ class Step(NamedTuple):
 def steps(tree: ast.Module) -> list[Step]:
     """The statements in order, then the calls that a test runner would make.
 
-    Functions named `test...` that nothing calls, classes named `Test...` and TestCase classes
-    that no runner is called for get a call of their own, so that they count as tests.
+    Test functions, test classes and fixtures are found as pytest would, so that they count; a
+    function with asserts that nothing calls counts too.
     """
-    nodes: list[ast.stmt] = [*tree.body, *_uncalled(tree)]
-    return [Step(node, _is_test(node)) for node in nodes]
+    calls = list(uncalled(tree))
+    without_runner(tree)
+    return [Step(node, _is_test(node)) for node in (*tree.body, *calls)]
 
 
 def future_flags(tree: ast.Module) -> int:
@@ -62,6 +63,36 @@ def future_flags(tree: ast.Module) -> int:
     return flags
 
 
+def main_guard(tree: ast.Module) -> ast.Module | None:
+    """Takes what stands under `if __name__ == "__main__"` out of a program.
+
+    Tests take the program as a module: such a part would read input, or leave.
+    """
+    guards = [n for n in tree.body if isinstance(n, ast.If) and _is_guard(n.test)]
+    if not guards:
+        return None
+    tree.body = [n for n in tree.body if n not in guards]
+    return ast.Module([statement for guard in guards for statement in guard.body], [])
+
+
+def _is_guard(test: ast.expr) -> bool:
+    if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], ast.Eq):
+        return False
+    sides = [ast.dump(side) for side in (test.left, *test.comparators)]
+    return sorted(sides) == sorted(map(ast.dump, _GUARD))
+
+
+def changes_made(tree: ast.Module) -> set[str]:
+    """What the tests themselves may replace: attributes they assign, names in their texts."""
+    out = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            out.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            out.add(node.value.rpartition(".")[2])
+    return out
+
+
 def _is_test(node: ast.stmt) -> bool:
     if isinstance(node, _DEFINITIONS):
         return False
@@ -74,43 +105,3 @@ def _is_test(node: ast.stmt) -> bool:
         )
         return not (printing or isinstance(value, ast.Constant))
     return True
-
-
-def _uncalled(tree: ast.Module) -> Iterator[ast.stmt]:
-    if not any(isinstance(n, _FUNCTIONS | ast.ClassDef) for n in tree.body):
-        return
-    used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    attributes = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    runner = bool((used | attributes) & _RUNNERS)
-    for node in tree.body:
-        if isinstance(node, _FUNCTIONS):
-            if node.name.startswith("test") and node.name not in used and not _needs(node, 0):
-                waits = isinstance(node, ast.AsyncFunctionDef)
-                yield from _call(f"__import__('asyncio').run({node.name}())" if waits else
-                                 f"{node.name}()")  # fmt: skip
-        elif isinstance(node, ast.ClassDef):
-            yield from _of_class(node, used, runner=runner)
-
-
-def _of_class(node: ast.ClassDef, used: set[str], *, runner: bool) -> Iterator[ast.stmt]:
-    bases = [ast.unparse(base) for base in node.bases]
-    if any(base.endswith("TestCase") for base in bases):
-        if not runner:
-            yield from _call(f"__import__('unittest').main(defaultTest={node.name!r})")
-    elif node.name.startswith("Test") and node.name not in used:
-        methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
-        names = {method.name for method in methods}
-        for method in methods:
-            if method.name.startswith("test") and not _needs(method, 1) and "__init__" not in names:
-                yield from _call(f"{node.name}().{method.name}()")
-
-
-def _needs(node: ast.FunctionDef | ast.AsyncFunctionDef, given: int) -> bool:
-    """Whether the function cannot be called with `given` arguments; fixtures are not ours."""
-    spec = node.args
-    positional = len(spec.posonlyargs) + len(spec.args) - len(spec.defaults)
-    return positional > given or any(default is None for default in spec.kw_defaults)
-
-
-def _call(source: str) -> list[ast.stmt]:
-    return ast.parse(source).body

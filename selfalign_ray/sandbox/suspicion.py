@@ -1,47 +1,98 @@
 """Whether a solution could be after its own verdict: a cheap look at its syntax. Pure.
 
-In one process a solution shares every object with its tests. Code that names what such a fraud
-needs (frames, the garbage collector, descriptors, other modules' attributes, comparisons that
-ignore what they compare) is passed only once the tests have passed in another process too.
-A harmless program that is named here costs a second run, nothing else.
+In one process a solution shares every object with its tests. Only code that names nothing but
+harmless things is taken at its word; any other is judged in further processes as well. What is
+not known to be harmless counts as suspicious, since a list of tricks is never complete: a
+harmless program that is named here costs a second run, nothing else.
 """
 
 from __future__ import annotations
 
 import ast
 import dis
+import re
+import sys
 from collections.abc import Iterator
 from types import CodeType
 
-_MODULES = {
-    "__main__", "_ctypes", "_posixsubprocess", "_thread", "_testcapi", "atexit", "builtins",
-    "code", "codeop", "ctypes", "dis", "faulthandler", "fcntl", "gc", "imp", "importlib",
-    "inspect", "marshal", "mmap", "multiprocessing", "pickle", "pkgutil", "posix", "pty",
-    "resource", "runpy", "select", "selectors", "signal", "socket", "subprocess", "sysconfig",
-    "trace", "traceback", "tracemalloc", "unittest", "zipimport",
+from selfalign_ray.sandbox.comparisons import COMPARISONS, LIARS, WEIGHED, lies
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Modules that give no way to other objects than their own; the rest of a path is looked at too.
+_HARMLESS = _words("""
+__future__ abc argparse array asyncio base64 binascii bisect bz2 calendar cmath collections
+colorsys concurrent configparser contextlib contextvars copy csv dataclasses datetime decimal
+difflib enum errno fnmatch fractions functools getpass glob graphlib gzip hashlib heapq hmac html
+io ipaddress itertools json keyword locale logging lzma math numbers numpy operator os pandas
+pathlib platform pprint queue random re sched secrets shlex shutil sqlite3 stat statistics string
+struct sys tarfile tempfile textwrap threading time token types typing unicodedata urllib uuid
+warnings weakref xml zipfile zlib zoneinfo
+""")  # fmt: skip
+_SUBMODULES = re.compile(r"(logging|urllib\.request|numpy|pandas|concurrent\.futures\.process)\..*")
+_HARMLESS_SUBMODULES = {"numpy.linalg", "numpy.random", "numpy.fft", "numpy.typing"}
+# Of these modules only what is named here; of all others everything that `_DANGEROUS` lacks.
+_HARMLESS_OF = {
+    "os": _words("""
+    F_OK PathLike R_OK W_OK X_OK access chdir cpu_count curdir devnull environ error extsep
+    fspath get_terminal_size getcwd getenv getpid linesep listdir makedirs mkdir name path
+    pathsep remove rename replace rmdir scandir sep stat strerror times unlink urandom utime
+    walk
+    """),
+    "sys": _words("""
+    argv byteorder executable exit float_info getdefaultencoding getrecursionlimit getrefcount
+    getsizeof hexversion implementation int_info intern maxsize maxunicode platform
+    set_int_max_str_digits setrecursionlimit stderr stdin stdout version version_info
+    """),
+    "io": _words("""
+    BufferedReader BytesIO IOBase RawIOBase SEEK_CUR SEEK_END SEEK_SET StringIO TextIOBase
+    TextIOWrapper UnsupportedOperation
+    """),
+    "types": _words("""
+    GeneratorType MappingProxyType MethodType NoneType SimpleNamespace
+    """),
 }  # fmt: skip
-_NAMES = {
-    "__builtins__", "__import__", "__loader__", "__spec__", "compile", "delattr", "eval", "exec",
-    "globals", "locals", "setattr", "vars",
-}  # fmt: skip
-_ATTRIBUTES = {
-    "_current_frames", "_exit", "_getframe", "_getframemodulename", "abort", "ag_frame",
-    "addaudithook", "call_tracing", "closerange", "cr_frame", "dup", "dup2", "excepthook",
-    "f_back", "f_builtins", "f_globals", "f_locals", "fdopen", "gi_frame", "kill", "killpg",
-    "meta_path", "modules", "path_hooks", "pipe", "pwrite", "pread", "read_fd", "sendfile",
-    "setprofile", "settrace", "tb_frame", "tb_next", "unraisablehook", "writev",
-    "setswitchinterval", "register_at_fork",
-    "__base__", "__bases__", "__builtins__", "__closure__", "__dict__", "__code__", "__defaults__",
-    "__globals__", "__import__", "__loader__", "__mro__", "__self__", "__subclasses__",
-    "__traceback__", "__wrapped__", "__func__",
-}  # fmt: skip
-_OF_OS = {"read", "write", "open", "close", "listdir", "scandir"}  # descriptors
-_COMPARISONS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__"}
-_CALLS = {"getattr", "open", "type"}
-_CATCH_ALL = {"__getattribute__", "__instancecheck__", "__subclasscheck__", "__class__"}
-_ALL = _MODULES | _NAMES | _ATTRIBUTES | _OF_OS | _COMPARISONS | _CATCH_ALL | _CALLS
+_DANGEROUS = _words("""
+Formatter ForwardRef addaudithook call_tracing excepthook get_objects get_referents get_referrers
+get_type_hints make_dataclass setprofile settrace
+""")
+_OF_ARRAYS = _words("f2py ctypeslib load fromfile memmap")
+_NAMES = _words("breakpoint compile delattr eval exec globals help locals setattr vars")
+_TOOLS = _words("__builtins__ __debug__ __import__ __loader__ __spec__")
+# By text: allowed with constant harmless names only.
+_BY_TEXT = _words("attrgetter getattr hasattr methodcaller")
+_DUNDERS = _words("""
+__add__ __all__ __annotations__ __call__ __cause__ __class__ __contains__ __context__ __doc__
+__enter__ __eq__ __exit__ __file__ __format__ __getitem__ __hash__ __init__ __init_subclass__
+__iter__ __len__ __lt__ __main__ __members__ __name__ __new__ __next__ __notes__ __post_init__
+__qualname__ __repr__ __setitem__ __str__ __version__
+""")
+_HOOKS = _words("""
+__array__ __array_function__ __array_ufunc__ __class__ __getattribute__ __instancecheck__
+__subclasscheck__ __subclasshook__ __reduce__ __reduce_ex__ load_tests setUpModule
+""")
+_FRAMES = re.compile(
+    r"f_(back|builtins|code|globals|lasti|lineno|locals|trace\w*)|(gi|cr|ag)_(code|frame|origin)"
+    r"|tb_(frame|next)|co_(code|consts|names|varnames|filename|name|positions|lines|replace)"
+)
+_DUNDER = re.compile(r"__[A-Za-z]+__")
+# Words for tools that reach the runner, its descriptors or the tests' own tools.
+_POWER = re.compile(
+    r"""
+    (changed|shadows|hands|io\.)|changes\ (?!sys\.std)\w+\.
+    |os\.(_exit|abort|close|dup|fdopen|open|p?read|p?write|pipe|send|splice)
+    |imports\ (_|ctypes|fcntl|mmap|posix|(gc|io|os|sys)\.)
+    |gc\.|sys\.(modules|settrace|setprofile|_current|meta_path|path)|(f|tb)_(back|locals|globals|builtins)
+    |co_consts|__subclasses__|__globals__|__builtins__|names\ __(subclasses|globals|builtins)__
+""",
+    re.VERBOSE,
+)
 _STORES = {dis.opmap["STORE_ATTR"], dis.opmap["DELETE_ATTR"]}
-_IMPORTS = dis.opmap["IMPORT_NAME"]
+_IMPORT, _MATCH_CLASS = dis.opmap["IMPORT_NAME"], dis.opmap["MATCH_CLASS"]
+_TRIGGERS = _NAMES | _BY_TEXT | _HOOKS | COMPARISONS | WEIGHED | LIARS | {"open", "type"}
 
 
 def may_be_suspicious(code: CodeType) -> bool:
@@ -49,24 +100,50 @@ def may_be_suspicious(code: CodeType) -> bool:
 
     Compiled code lists its names, so this costs 20 microseconds where a walk costs 300.
     """
-    names: set[str] = set()
-    stores = False
     waiting = [code]
     while waiting:
         one = waiting.pop()
-        names.update(one.co_names, (one.co_name,))
-        stores = stores or not _STORES.isdisjoint(one.co_code[::2])
-        waiting.extend(constant for constant in one.co_consts if isinstance(constant, CodeType))
-    if stores and _IMPORTS in code.co_code[::2]:
-        return True
-    return not names.isdisjoint(_ALL) or any("." in name for name in names)
+        operations = one.co_code[::2]
+        if _IMPORT in operations or _MATCH_CLASS in operations:
+            return True
+        names = {*one.co_names, *one.co_varnames, *one.co_cellvars, one.co_name}
+        if not names.isdisjoint(_TRIGGERS) or any(map(_leads_on, names)):
+            return True
+        for constant in one.co_consts:
+            if isinstance(constant, CodeType):
+                waiting.append(constant)
+            elif isinstance(constant, str) and _DUNDER.search(constant):
+                return True
+    return False
 
 
 def suspicions(tree: ast.Module) -> Iterator[str]:
-    """What in the code calls for a second process; a word or two each, in no order."""
-    imported = set(_imported(tree))
+    """What in the code calls for further processes; a word or two each, in no order."""
+    modules, imported = dict(_modules(tree)), set(_imported(tree))
+    own = set(_own_attributes(tree))
     for node in ast.walk(tree):
-        yield from _of_node(node, imported)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from _of_import(node)
+        elif isinstance(node, ast.Attribute):
+            yield from _of_attribute(node, modules, imported, own)
+        elif isinstance(node, ast.Call):
+            yield from _of_call(node)
+        elif isinstance(node, ast.MatchClass):
+            yield from (name for name in node.kwd_attrs if _leads_on(name))
+        elif isinstance(node, ast.Constant):
+            if isinstance(node.value, str):
+                found = set(_DUNDER.findall(node.value)) - _DUNDERS
+                yield from (f"names {name}" for name in found)
+        elif isinstance(node, ast.ClassDef):
+            yield from _of_class(node)
+        else:
+            yield from _of_name(node)
+    yield from _loose(tree, modules)
+
+
+def gives_power(suspicion: str) -> bool:
+    """Whether a program could know a control run from a real one, and act on it."""
+    return bool(_POWER.match(suspicion))
 
 
 def modules_imported(tree: ast.Module) -> Iterator[str]:
@@ -78,81 +155,137 @@ def modules_imported(tree: ast.Module) -> Iterator[str]:
             yield (node.module or "").partition(".")[0]
 
 
+def _leads_on(name: str) -> bool:
+    """Whether an attribute leads from an object to frames, dictionaries, other modules."""
+    if name.startswith("__") and name.endswith("__"):
+        return name not in _DUNDERS
+    return bool(_FRAMES.fullmatch(name))
+
+
+def _modules(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """(name, module) of what `import` binds."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                whole = alias.name if alias.asname else alias.name.partition(".")[0]
+                yield alias.asname or whole, whole
+
+
 def _imported(tree: ast.Module) -> Iterator[str]:
-    """The names that imports bind."""
+    """All names that imports bind."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             for alias in node.names:
                 yield alias.asname or alias.name.partition(".")[0]
 
 
-def _of_node(node: ast.AST, imported: set[str]) -> Iterator[str]:
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        yield from _of_import(node)
-    elif isinstance(node, ast.Name):
-        if node.id in _NAMES:
-            yield node.id
-    elif isinstance(node, ast.Attribute):
-        yield from _of_attribute(node, imported)
-    elif isinstance(node, ast.FunctionDef):
-        if node.name in _CATCH_ALL:
-            yield f"defines {node.name}"
-        elif node.name in _COMPARISONS and not _reads_all_arguments(node):
-            yield f"{node.name} ignores what it compares"
-    elif isinstance(node, ast.Assign) and not isinstance(node.value, ast.Name):
-        targets = {t.id for t in node.targets if isinstance(t, ast.Name)}
-        yield from (f"{name} ignores what it compares" for name in targets & _COMPARISONS)
-    elif isinstance(node, ast.Call):
-        yield from _of_call(node)
+def _own_attributes(tree: ast.Module) -> Iterator[str]:
+    """Attributes that the code's classes give their objects."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}:
+                yield node.attr
+        elif isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                targets = inner.targets if isinstance(inner, ast.Assign) else [
+                    getattr(inner, "target", None)]  # fmt: skip
+                yield from (t.id for t in targets if isinstance(t, ast.Name))
 
 
 def _of_import(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    of_module = isinstance(node, ast.ImportFrom)
-    modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-    modules += [] if of_module else [alias.name for alias in node.names]
-    yield from (f"imports {m}" for m in modules if m.partition(".")[0] in _MODULES)
-    if of_module:
-        for alias in node.names:
-            low_level = modules[0] in {"os", "sys"} and alias.name in _OF_OS | _ATTRIBUTES
-            if low_level or alias.name == "*" or alias.name in _MODULES:
-                yield f"imports {modules[0]}.{alias.name}"
+    module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+    paths = [module] if module or isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+    for path in paths:
+        risky = _SUBMODULES.fullmatch(path) and path not in _HARMLESS_SUBMODULES
+        if path.partition(".")[0] not in _HARMLESS or risky:
+            yield f"imports {path}"
+    for alias in node.names:
+        if alias.asname and _DUNDER.fullmatch(alias.asname):
+            yield f"defines {alias.asname}"
+        if isinstance(node, ast.ImportFrom) and (alias.name == "*" or _risky(module, alias.name)):
+            yield f"imports {module}.{alias.name}"
 
 
-def _of_attribute(node: ast.Attribute, imported: set[str]) -> Iterator[str]:
+def _risky(module: str, name: str) -> bool:
+    """Whether a module's attribute leads elsewhere: to another module, or to what is private."""
+    listed = _HARMLESS_OF.get(module)
+    if listed is not None:
+        return name not in listed
+    if module.partition(".")[0] in {"numpy", "pandas"}:
+        return name in _OF_ARRAYS or name.startswith("_")
+    another = name in sys.stdlib_module_names and name != module.rpartition(".")[2]
+    known = f"{module}.{name}" in {"concurrent.futures", "collections.abc", "string.templatelib"}
+    return name in _DANGEROUS or name.startswith("_") or (another and not known)
+
+
+def _of_attribute(
+    node: ast.Attribute, modules: dict[str, str], imported: set[str], own: set[str]
+) -> Iterator[str]:
     owner = node.value.id if isinstance(node.value, ast.Name) else ""
-    if node.attr in _ATTRIBUTES or (owner in {"os", "posix"} and node.attr in _OF_OS):
-        yield node.attr
-    elif isinstance(node.ctx, ast.Store | ast.Del):
+    if not isinstance(node.ctx, ast.Load):
         root: ast.expr = node.value
         while isinstance(root, ast.Attribute):
             root = root.value
-        if isinstance(root, ast.Name) and root.id in imported:
-            yield f"changes {root.id}.{node.attr}"
+        name = root.id if isinstance(root, ast.Name) else ""
+        if name in imported or _DUNDER.fullmatch(node.attr):
+            yield f"changes {name}.{node.attr}"
+        elif imported and name not in {"self", "cls"} and node.attr not in own:
+            yield f"changes .{node.attr}"
+    elif _leads_on(node.attr):
+        yield node.attr
+    elif owner in modules and _risky(modules[owner], node.attr):
+        yield f"{modules[owner]}.{node.attr}"
 
 
 def _of_call(node: ast.Call) -> Iterator[str]:
     """`open(5)`, `getattr(x, name)` and `type(name, bases, members)`."""
-    if not isinstance(node.func, ast.Name):
-        return
-    literal = [isinstance(argument, ast.Constant) for argument in node.args]
-    if node.func.id == "getattr" and len(literal) > 1:
-        value = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
-        if not isinstance(value, str) or value in _ATTRIBUTES | _OF_OS:
-            yield "getattr"
-    elif node.func.id == "open" and node.args:
+    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else name
+    if name in _BY_TEXT:
+        given = node.args if name == "attrgetter" else node.args[:1]
+        given = node.args[1:2] if name in {"getattr", "hasattr"} else given
+        texts = [a.value if isinstance(a, ast.Constant) else None for a in given]
+        for text in texts:
+            if not isinstance(text, str) or any(map(_leads_on, text.split("."))):
+                yield name
+    elif name == "open" and isinstance(node.func, ast.Name) and node.args:
         first = node.args[0]
-        if isinstance(first, ast.Constant) and isinstance(first.value, int):
-            yield "open of a descriptor"
-    elif node.func.id == "type" and len(node.args) > 1:
+        text = isinstance(first, ast.JoinedStr) or isinstance(getattr(first, "value", None), str)
+        if not text:
+            yield "opens what it computes"
+    elif name == "type" and len(node.args) > 1:
         yield "makes a type"
 
 
-def _reads_all_arguments(node: ast.FunctionDef) -> bool:
-    wanted = {argument.arg for argument in node.args.args[1:]}
-    read = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    returns_constant = all(
-        isinstance(n.value, ast.Constant) and n.value.value is True
-        for n in ast.walk(node)
-        if isinstance(n, ast.Return)
-    )
-    return bool(wanted) and wanted <= read and not returns_constant
+def _of_name(node: ast.AST) -> Iterator[str]:
+    """Names of dangerous tools, and definitions of what others call unasked."""
+    if isinstance(node, ast.Name):
+        bound = not isinstance(node.ctx, ast.Load)
+        if node.id in _NAMES | _TOOLS or (_leads_on(node.id) and not bound):
+            yield node.id
+        elif bound and node.id in _HOOKS | COMPARISONS | WEIGHED | LIARS:
+            yield f"defines {node.id}"
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in _HOOKS:
+        yield f"defines {node.name}"
+
+
+def _of_class(node: ast.ClassDef) -> Iterator[str]:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.FunctionDef) and lies(inner, node.name):
+            yield f"{inner.name} may ignore what it compares"
+
+
+def _loose(tree: ast.Module, modules: dict[str, str]) -> Iterator[str]:
+    """Modules and tools that are handed on under another name."""
+    used = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            used.add(id(node.value))
+        elif isinstance(node, ast.Call):
+            used.add(id(node.func))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in used:
+            if node.id in modules:
+                yield f"hands {node.id} on"
+            elif node.id in _BY_TEXT or node.id == "open":
+                yield node.id

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 WATCHED = (
     "builtins", "math", "cmath", "operator", "itertools", "functools", "collections", "random",
     "re", "json", "copy", "datetime", "decimal", "fractions", "statistics", "string", "time",
-    "unittest.case", "numpy", "numpy.testing",
+    "unittest.case", "numpy", "numpy.testing", "pytest",
 )  # fmt: skip
 _FUNCTIONS = (type, type(len), type(lambda: 0), ModuleType)
 

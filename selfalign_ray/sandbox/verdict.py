@@ -7,11 +7,14 @@ import signal
 from dataclasses import dataclass
 
 from selfalign_ray.sandbox import report as reports
+from selfalign_ray.sandbox.kernel import FATAL_SIGNALS
 
 VERDICTS = (
     "passed", "assertion", "exception", "timeout", "out_of_memory", "syntax_error",
     "sandbox_violation", "infra",
 )  # fmt: skip
+# As a status these mean something else: a report that could not be made; nothing.
+_OWN_STATUS = (1, signal.SIGSYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +22,9 @@ class Verdict:
     """What became of one program.
 
     A test is a top-level statement of the tests that is no definition, import, assignment or
-    print; a `test...` function or TestCase class that nothing calls is one too. Tests run in
-    order, also after one that failed, until the code ends, so the first `asserts_run` ran.
+    print; what pytest and unittest would call, and a function with asserts that nothing calls,
+    counts too. Tests run in order, also after one that failed, until the code ends, so the first
+    `asserts_run` ran. Where there are tests, what the code has under its main guard does not run.
     """
 
     verdict: str  # one of VERDICTS; `infra` says nothing about the program
@@ -36,7 +40,9 @@ class Verdict:
     stderr: str
     level: str  # A to D
     policy: str  # hash of what was enforced
-    assurance: str  # shared: one process; split: code and tests in two
+    # shared: one process; split: code and tests in two. A shared pass whose detail is
+    # `suspicious: ...` could not be repeated in two, but failed tests with false expectations.
+    assurance: str
 
 
 @dataclass(slots=True)
@@ -50,6 +56,7 @@ class Outcome:
     peak_memory_bytes: int = 0
     stopped: str = ""  # why the worker ended it: timeout or out_of_memory
     reason: str = ""
+    may_kill: bool = False  # its processes could send SIGKILL
     infra: str = ""  # what broke, if the sample did not run to an end
     report: bytes = b""
     stdout: bytes = b""
@@ -87,6 +94,8 @@ def _judge(outcome: Outcome, report: reports.Report, cpu_limit: float) -> tuple[
     if code == 0 and report.end:
         detail = report.detail or (report.note if report.end == "passed" else "")
         return report.end, detail
+    if code in FATAL_SIGNALS and code not in _OWN_STATUS:
+        return _killed(outcome, code, cpu_limit)  # see `kernel.leave_on_signals`
     return "exception", f"the process ended by itself with status {code}, before its verdict"
 
 
@@ -96,7 +105,7 @@ def _killed(outcome: Outcome, number: int, cpu_limit: float) -> tuple[str, str]:
         return "sandbox_violation", "a forbidden system call (SIGSYS)"
     if name in {"SIGKILL", "SIGXCPU"} and outcome.cpu_seconds >= cpu_limit:
         return "timeout", f"used {outcome.cpu_seconds:.1f} s of CPU"
-    if name == "SIGKILL":
+    if name == "SIGKILL" and not outcome.may_kill:
         return "infra", "killed from outside the sandbox, perhaps for the machine's memory"
     if any(sign in outcome.stderr for sign in (b"MemoryError", b"bad_alloc", b"ut of memory")):
         return "out_of_memory", f"killed by {name} for want of memory"

@@ -22,6 +22,7 @@ _SYSTEM = [
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache",
     "/etc/localtime", "/usr/share/zoneinfo", "/usr/share/locale",
 ]  # fmt: skip
+_TMP, _BELOW = "/tmp", "/.below"  # noqa: S108 - the view's own
 _BASE = "/dev"  # where the view is put together: a folder that is always there
 
 
@@ -34,7 +35,7 @@ def interpreter_paths() -> list[str]:
     if library and shared:
         found.add(f"{library}/{shared}")
     found.update(path for path in sys.path if path.endswith("lib-dynload"))
-    return sorted(path for path in found if Path(path).exists())
+    return sorted(path for path in found if os.access(path, os.R_OK))
 
 
 def package_paths(folders: Iterable[str]) -> list[str]:
@@ -51,15 +52,18 @@ def package_paths(folders: Iterable[str]) -> list[str]:
 
 def readable(packages: Iterable[str]) -> list[str]:
     """Every path that a sample may read, outermost only."""
-    paths = [p for p in [*_SYSTEM, *interpreter_paths(), *packages] if Path(p).exists()]
+    paths = [p for p in [*_SYSTEM, *interpreter_paths(), *packages] if os.access(p, os.R_OK)]
     real = sorted({*paths, *(os.path.realpath(p) for p in paths)})
     return [p for p in real if not any(p.startswith(f"{other}/") for other in real)]
 
 
-def scratch_folder(packages: Iterable[str]) -> str:
-    """Where the scratch is: /tmp, unless the interpreter or a package lies there."""
-    hidden = any(path.startswith("/tmp/") for path in readable(packages))  # noqa: S108
-    return "/scratch" if hidden else "/tmp"  # noqa: S108
+def scratch_folders(packages: Iterable[str]) -> list[str]:
+    """Where a sample may write, its working folder first.
+
+    That is /tmp, unless the interpreter or a package lies there: then /tmp shows these too.
+    """
+    hidden = any(path.startswith(f"{_TMP}/") for path in readable(packages))
+    return ["/scratch", _TMP] if hidden else [_TMP]
 
 
 class View:
@@ -71,6 +75,9 @@ class View:
         self._links = {p: str(Path(p).readlink()) for p in paths if Path(p).is_symlink()}
         held = [path for path in [*paths, *DEVICES] if path not in self._links]
         self._sources = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in held}
+        # What a scratch at /tmp would hide, and shows instead: folders, files and links.
+        self.below = {p for p in held if p.startswith(f"{_TMP}/")}
+        self.links_below = {p: to for p, to in self._links.items() if p.startswith(f"{_TMP}/")}
 
     def enter(self) -> None:
         """Makes the view the root of this process; needs a mount namespace of its own.
@@ -81,12 +88,12 @@ class View:
         kernel.mount("none", "/", "", kernel.PRIVATE | kernel.RECURSIVE)
         kernel.mount("tmpfs", _BASE, "tmpfs", kernel.NO_SUID | kernel.NO_DEV, "size=1m,mode=755")
         for path, link in self._links.items():
-            Path(_BASE + path).parent.mkdir(parents=True, exist_ok=True)
-            Path(_BASE + path).symlink_to(link)
+            _link(_BASE + path, link)
         for path, source in self._sources.items():
-            _bind(source, _BASE + path)
+            target = _BASE + (_BELOW if path in self.below else "") + path
+            _bind(f"/proc/self/fd/{source}", target, folder=_is_folder(source))
             if path not in DEVICES:
-                kernel.make_read_only(_BASE + path)
+                kernel.make_read_only(target)
             os.close(source)
         for folder in self._folders:
             Path(_BASE + folder).mkdir(parents=True, exist_ok=True)
@@ -98,13 +105,22 @@ class View:
         kernel.mount("none", "/", "", flags)
 
 
-def _bind(source: int, target: str) -> None:
+def _is_folder(descriptor: int) -> bool:
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+def _link(path: str, to: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).symlink_to(to)
+
+
+def _bind(source: str, target: str, *, folder: bool) -> None:
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    if stat.S_ISDIR(os.fstat(source).st_mode):
-        Path(target).mkdir()
+    if folder:
+        Path(target).mkdir(exist_ok=True)
     else:
         Path(target).touch()
-    kernel.mount(f"/proc/self/fd/{source}", target, "", kernel.BIND | kernel.RECURSIVE)
+    kernel.mount(source, target, "", kernel.BIND | kernel.RECURSIVE)
 
 
 class Scratch:
@@ -113,8 +129,8 @@ class Scratch:
     Whether one has is read off the change time of the folder, which no sample can set.
     """
 
-    def __init__(self, folders: list[str], *, megabytes: int, files: int) -> None:
-        self._folders = folders
+    def __init__(self, view: View, folders: list[str], *, megabytes: int, files: int) -> None:
+        self._view, self._folders = view, folders
         self._options = f"size={megabytes}m,nr_inodes={files},mode=1777"
         self._clean: list[tuple[int, ...]] = []
 
@@ -122,6 +138,10 @@ class Scratch:
         flags = kernel.NO_SUID | kernel.NO_DEV | kernel.NO_EXEC
         for folder in self._folders:
             kernel.mount("tmpfs", folder, "tmpfs", flags, self._options)
+        for path in sorted(self._view.below):
+            _bind(_BELOW + path, path, folder=Path(_BELOW + path).is_dir())
+        for path, to in self._view.links_below.items():
+            _link(path, to)
         os.chdir(self._folders[0])
         self._clean = self._state()
 

@@ -8,7 +8,7 @@ it, for each sample, the ends of four pipes; it forks, waits, and answers how th
                             <-      "mapping"       only with a user namespace of its own
     "mapped"                ->
                             <-      JSON: ready, or what failed
-    "run" + descriptors     ->      or "solution" or "tests", with one end of their link
+    "run" + descriptors     ->      or "script", "falsify", "control", "solution", "tests"
     "cpu" / "kill"          ->      while a sample runs
                             <-      "cpu <nanoseconds>"
                             <-      "end <status> <cpu seconds> <peak bytes>"
@@ -93,9 +93,9 @@ class Zygote:
         )
         self._own_pids = -1
         # Where a sample may write. multiprocessing keeps its semaphores in shared memory.
-        scratch = view.scratch_folder(packages)
-        os.environ.update(HOME=scratch, TMPDIR=scratch)
-        self._folders = [scratch, *([view.SHARED] if plan["profile"] == "fork" else [])]
+        folders = view.scratch_folders(packages)
+        os.environ.update(HOME=folders[0], TMPDIR=folders[0])
+        self._folders = [*folders, *([view.SHARED] if plan["profile"] == "fork" else [])]
         self._scratch: view.Scratch | None = None
         if plan["namespaces"]:
             self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -103,9 +103,10 @@ class Zygote:
             self._drop_user()
             own_view.enter()
             self._scratch = view.Scratch(
-                self._folders, megabytes=plan["scratch_mb"], files=plan["scratch_files"]
+                own_view, self._folders, megabytes=plan["scratch_mb"], files=plan["scratch_files"]
             )
             self._scratch.mount()
+            kernel.leave_on_signals()
         else:
             os.chdir("/")
         kernel.no_new_privileges()
@@ -282,8 +283,13 @@ class Zygote:
             os.close(descriptor)
         self._close_jail()
         channel = runner.Channel(code, report)
-        if role == "run":
-            runner.run(channel, lambda: runner.run_shared(channel, self._taken, self._plan))
+        if role in {"run", "script"}:
+            script = role == "script"
+            runner.run(channel, lambda: runner.run_shared(channel, self._taken, self._plan, script))
+        if role == "falsify":
+            runner.run(channel, lambda: runner.run_falsify(channel))
+        if role == "control":
+            runner.run(channel, lambda: runner.run_control(channel, self._plan))
         link = socket.socket(fileno=links[0])
         work = {"solution": split.run_solution, "tests": split.run_split_tests}[role]
         runner.run(channel, lambda: work(channel, link, self._plan))

@@ -24,7 +24,10 @@ LANDLOCK = ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_s
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("user", "no-capabilities", "no-namespaces", "no-landlock", "no-seccomp"):
+    for name in (
+        "user", "no-capabilities", "no-namespaces", "no-user-namespaces", "no-landlock",
+        "no-seccomp",
+    ):  # fmt: skip
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
@@ -34,6 +37,8 @@ def main() -> None:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"1234 {user} 1")
         Path("/proc/self/gid_map").write_text(f"1234 {group} 1")
+    if options.no_user_namespaces:  # by the kernel itself, for the namespace of --user
+        Path("/proc/sys/user/max_user_namespaces").write_text("0")
     rules = {}
     if options.no_namespaces:
         rules["unshare"] = Rule((), EPERM)

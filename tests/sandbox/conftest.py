@@ -22,8 +22,12 @@ def configured() -> Callable[..., SandboxConfig]:
 
 @pytest.fixture(scope="session")
 def programs() -> Callable[[str], list[dict[str, Any]]]:
-    """The programs of a YAML file beside this one."""
-    return lambda name: yaml.safe_load((Path(__file__).parent / name).read_text())
+    """The programs of all YAML files beside this one that begin so."""
+    return lambda kind: [
+        program
+        for path in sorted(Path(__file__).parent.glob(f"{kind}*.yaml"))
+        for program in yaml.load(path.read_text(), yaml.CSafeLoader)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,7 @@ def run_on(tmp_path, machine, rows, *options):
     [
         (["--user"], "A"),
         (["--user", "--no-namespaces"], "B"),
+        (["--user", "--no-user-namespaces"], "B"),
         (["--no-capabilities", "--no-namespaces"], "B"),
         (["--user", "--no-namespaces", "--no-landlock"], "C"),
     ],

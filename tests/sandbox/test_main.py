@@ -58,13 +58,14 @@ def test_paths_with_spaces_are_no_matter(tmp_path, monkeypatch):
         ("{", "in.jsonl:1: no JSON"),
         ('{"id": 1}', "in.jsonl:1: a row is"),
         ("[]", "in.jsonl:1: a row is"),
+        (b'{"id": "\xff"}', "in.jsonl:1: no JSON"),
         ('{"id": 1, "code": 5}', "in.jsonl:1: code is no text"),
         ('{"id": 1, "code": ""}\n{"id": 1, "code": ""}', "in.jsonl:2: the id 1 is there twice"),
     ],
 )
 def test_a_wrong_row_is_named_by_its_line(tmp_path, text, message):
     source = tmp_path / "in.jsonl"
-    source.write_text(text)
+    source.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message):
         list(rows(source))
 
@@ -80,6 +81,41 @@ def test_an_output_of_something_else_is_not_added_to(tmp_path):
     with pytest.raises(UserError, match="no output of this command"):
         finished(target)
     assert target.read_text() == "hello\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["hello", "hello\n", '{"id": 1, "code": ""}\n', '{"id": 1}\n', "[]\n"]
+)
+def test_a_file_that_is_no_output_stays_as_it_is(tmp_path, text):
+    target = tmp_path / "out.jsonl"
+    target.write_text(text)
+    with pytest.raises(UserError, match="no output of this command"):
+        finished(target)
+    assert target.read_text() == text
+
+
+def test_a_line_that_was_cut_off_is_taken_away(tmp_path):
+    target = tmp_path / "out.jsonl"
+    target.write_text('{"id": 1, "verdict": "passed"}\n{"id"')
+    assert finished(target) == {"1"}
+    assert target.read_text() == '{"id": 1, "verdict": "passed"}\n'
+
+
+def test_an_output_that_cannot_be_written_is_a_message(tmp_path, capsys):
+    source = written(tmp_path / "in.jsonl", {"id": 1, "code": "x"})
+    for target in (tmp_path / "no" / "out.jsonl", tmp_path):
+        assert main(["run", str(source), str(target)]) == 2
+        assert str(target) in capsys.readouterr().err
+    assert main(["run", str(source), str(source)]) == 2
+    assert "no output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "probe"])
+def test_help_tells_what_each_setting_usually_is(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "--memory-mb MEMORY_MB usually 256" in out
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,14 @@ def test_nobody_else_is_signalled_where_processes_are_shared(kind):
     assert of_both("prlimit64", [0], **kind) == ALLOW
 
 
+def test_nobody_sends_the_signal_that_is_the_workers_own():
+    for number in (9, 19):
+        assert of_both("kill", [1, number], **A) == EPERM
+        assert of_both("tgkill", [1, 1, number], **A) == EPERM
+    assert of_both("kill", [1, 15], **A) == ALLOW
+    assert of_both("prlimit64", [1], **A) == EPERM
+
+
 @pytest.mark.parametrize("kind", [B, C])
 def test_no_file_changes_where_files_are_shared(kind):
     for name in [

@@ -68,7 +68,7 @@ CHEATS = {
 
 @pytest.fixture(scope="module")
 def split(configured):
-    with Sandbox(configured(assurance="split")) as pool:
+    with Sandbox(configured(assurance="split", wall_seconds=6)) as pool:
         yield pool
 
 
@@ -112,6 +112,30 @@ def test_suspicious_code_is_judged_in_two_processes_and_says_so(sandbox):
     assert (plain.verdict, plain.assurance) == ("passed", "split")
     assert (cheat.verdict, cheat.assurance) == ("assertion", "split")
     assert cheat.detail.startswith("passed in one process, in two: ")
+
+
+def test_an_honest_program_whose_values_do_not_cross_passes_by_failing_false_tests(sandbox):
+    code = "import gc\nimport random\ndef f(): return random.random()"
+    tests = "import random\nrandom.seed(1)\nx = f()\nrandom.seed(1)\nassert f() == x"
+    wrong = tests.replace("== x", "== x + 1")
+    honest, fails = sandbox.judge([(code, tests), (code, wrong)])
+    assert (honest.verdict, honest.assurance) == ("passed", "shared")
+    assert honest.detail == "suspicious: imports gc"
+    assert fails.verdict == "assertion"
+
+
+def test_by_choice_of_two_processes_nothing_else_passes(split):
+    code = "import random\ndef f(): return random.random()"
+    tests = "import random\nrandom.seed(1)\nx = f()\nrandom.seed(1)\nassert f() == x"
+    [verdict] = split.judge([(code, tests)])
+    assert verdict.verdict == "assertion"
+
+
+def test_code_with_power_over_its_process_needs_two(sandbox):
+    code = "import os, gc\ndef f(): return os.read\ndef g():\n    import random\n    return random.random()"
+    tests = "import random\nrandom.seed(1)\nx = g()\nrandom.seed(1)\nassert g() == x"
+    [verdict] = sandbox.judge([(code, tests)])
+    assert (verdict.verdict, verdict.assurance) == ("assertion", "split")
 
 
 def test_shared_by_choice_names_what_it_could_not_rule_out(configured):

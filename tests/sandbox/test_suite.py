@@ -2,11 +2,18 @@ import ast
 
 import pytest
 
-from selfalign_ray.sandbox.suite import future_flags, steps
+from selfalign_ray.sandbox.suite import changes_made, future_flags, main_guard, steps
 
 
 def counted(source):
     return [step.source() for step in steps(ast.parse(source)) if step.test]
+
+
+def ran(source):
+    space = {"pytest": pytest, "out": []}
+    for step in steps(ast.parse(source)):
+        exec(compile(ast.Module([step.node], []), "x", "exec"), space)
+    return space["out"]
 
 
 @pytest.mark.parametrize(
@@ -27,8 +34,61 @@ def test_counts_what_is_no_definition(source, expected):
 
 
 def test_calls_test_functions_that_nothing_calls():
-    source = "def test_a(): pass\ndef test_b(): pass\ndef test_c(fixture): pass\ntest_b()"
+    source = "def test_a(): pass\ndef test_b(): pass\ntest_b()"
     assert counted(source) == ["test_b()", "test_a()"]
+
+
+def test_a_test_whose_arguments_nobody_gives_is_called_all_the_same():
+    assert counted("def test_c(fixture): pass") == ["test_c()"]
+
+
+def test_parametrized_tests_are_called_with_each_case():
+    source = (
+        "@pytest.mark.parametrize('a, b', [(1, 2), (3, 4)])\ndef test_x(a, b): out.append((a, b))"
+    )
+    assert ran(source) == [(1, 2), (3, 4)]
+    one = "@pytest.mark.parametrize('a', [1, pytest.param(2)])\n"
+    more = "@pytest.mark.parametrize(['b'], [[5], [6]])\ndef test_x(a, b): out.append((a, b))"
+    assert sorted(ran(one + more)) == [(1, 5), (1, 6), (2, 5), (2, 6)]
+
+
+def test_fixtures_are_made_for_the_tests_that_name_them():
+    source = (
+        "@pytest.fixture\ndef base(): return 2\n@pytest.fixture()\ndef box(base): yield [base]\n"
+        "class TestBox:\n    def setup_method(self): self.y = 7\n"
+        "    def test_x(self, box): out.append((box, self.y))\n"
+        "def test_path(tmp_path): out.append(tmp_path.is_dir())"
+    )
+    assert ran(source) == [([2], 7), True]
+
+
+def test_marked_tests_are_skipped():
+    assert not counted("@pytest.mark.skip(reason='x')\ndef test_x(): pass")
+
+
+def test_a_function_with_asserts_that_nothing_calls_is_called():
+    assert counted("def checks():\n    assert f() == 1\ndef helper(): pass") == ["checks()"]
+    assert counted("def checks():\n    assert f()\nchecks()") == ["checks()"]
+
+
+def test_pytests_own_start_is_left_out():
+    start = "if __name__ == '__main__':\n    import pytest\n    pytest.main([__file__])"
+    assert counted(f"def test_a(): pass\n{start}") == ["test_a()"]
+
+
+@pytest.mark.parametrize("test", ["__name__ == '__main__'", "'__main__' == __name__"])
+def test_the_main_guard_is_taken_out(test):
+    tree = ast.parse(f"x = 1\nif {test}:\n    y = 2\nz = 3")
+    guarded = main_guard(tree)
+    assert ast.unparse(guarded) == "y = 2"
+    assert ast.unparse(tree) == "x = 1\nz = 3"
+    assert main_guard(tree) is None
+
+
+def test_what_tests_replace_is_known():
+    source = "builtins.input = f\nwith patch('time.time'): pass\nmath.isclose(1, 2)"
+    assert {"input", "time"} <= changes_made(ast.parse(source))
+    assert "isclose" not in changes_made(ast.parse(source))
 
 
 def test_runs_asynchronous_test_functions():

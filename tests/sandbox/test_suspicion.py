@@ -2,7 +2,12 @@ import ast
 
 import pytest
 
-from selfalign_ray.sandbox.suspicion import may_be_suspicious, modules_imported, suspicions
+from selfalign_ray.sandbox.suspicion import (
+    gives_power,
+    may_be_suspicious,
+    modules_imported,
+    suspicions,
+)
 
 
 def look(code):
@@ -34,6 +39,30 @@ SUSPICIOUS = [
     "from unittest.mock import ANY",
     "def f():\n    def g():\n        import gc",
     "import importlib.util",
+    "import test.support",
+    "from operator import attrgetter\nget = attrgetter(name)",
+    "from operator import attrgetter\nget = attrgetter('__traceback__.tb_frame')",
+    "g = getattr",
+    "import math\nobject.__setattr__(math, 'pi', 3)",
+    "import math\nm = math\nm.pi = 3",
+    "import math\ndef f(m): m.isclose = None\nf(math)",
+    "import string\nstring.Formatter().get_field('0.x', a, b)",
+    "import typing\ntyping.get_type_hints(A)",
+    "import timeit",
+    "import collections\ncollections._sys.modules",
+    "import dataclasses\ndataclasses.sys",
+    "import re\nre._cache.clear()",
+    "match e:\n    case object(__traceback__=t): pass",
+    "'{0.__traceback__}'.format(e)",
+    "class R:\n    for __eq__ in [f]: pass",
+    "class R:\n    from operator import and_ as __eq__",
+    "class R:\n    __eq__: object = f",
+    "class F(float):\n    def __sub__(self, o): return 0.0",
+    "__builtins__ = {}",
+    "def read(path): return open(path).read()",
+    "import io\nio.FileIO(5)",
+    "import os\nos.readv(5, [])",
+    "import numpy\nnumpy.load('x')",
 ]
 HARMLESS = [
     "def add(a, b):\n    return a + b",
@@ -41,6 +70,16 @@ HARMLESS = [
     "class A:\n    def __init__(self, x): self.x = x\n"
     "    def __eq__(self, other): return self.x == other.x",
     "import math\nclass A:\n    def __init__(self, x): self.x = x",
+    "import json\ndef f(p):\n    with open('a.json') as file: return json.load(file)",
+    "import numpy as np\nnp.random.seed(0)\nnp.linalg.norm(np.array([1]))",
+    "from datetime import datetime\nimport datetime as d\nd.datetime.now()",
+    "from operator import attrgetter, itemgetter\nsorted(xs, key=attrgetter('name', 'a.b'))",
+    "import math\nclass N:\n    def __init__(self, v): self.v, self.next = v, None\n"
+    "def link(a, b): a.next = b",
+    "class V:\n    __slots__ = ('x',)\n    def __len__(self): return 3\n"
+    "    def __iter__(self): yield self.x\n    def __add__(self, o): return V(self.x + o.x)",
+    "class A(Exception):\n    def __str__(self): return type(self).__name__",
+    "import os\ndef f(p): return os.path.splitext(p)[1], os.listdir(p), os.environ.get('A')",
     "with open('notes.txt') as file:\n    file.read()",
     "getattr(x, 'name', None)",
     "type(x)",
@@ -65,6 +104,21 @@ def test_the_quick_look_misses_none(code):
 
 def test_the_quick_look_spares_simple_code():
     assert not may_be_suspicious(compile(HARMLESS[0], "x", "exec"))
+
+
+def test_power_over_a_control_run_is_told_from_mere_doubt():
+    for code in (
+        "from ctypes import c_int",
+        "import os\nos._exit(0)",
+        "import os\nos.dup2(1, 5)",
+        "import sys\nsys.modules['math'] = None",
+        "import math\nf(math)",
+        "import gc\ngc.get_objects()",
+        "f.f_locals",
+    ):
+        assert any(map(gives_power, look(code))), code
+    for code in ("import gc", "getattr(x, name)", "import inspect", "setattr(x, 'y', 1)"):
+        assert not any(map(gives_power, look(code))), code
 
 
 def test_imports_are_found_wherever_they_are():

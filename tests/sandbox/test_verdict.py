@@ -26,6 +26,9 @@ def verdict(**changes):
         ({"status": signal.SIGKILL, "cpu_seconds": 7.0}, "timeout"),
         ({"status": signal.SIGSEGV}, "exception"),
         ({"status": signal.SIGABRT, "stderr": b"MemoryError"}, "out_of_memory"),
+        ({"status": signal.SIGTERM << 8, "report": PASS}, "exception"),
+        ({"status": 31 << 8, "report": PASS}, "exception"),
+        ({"status": signal.SIGKILL, "may_kill": True}, "exception"),
         ({"report": b"infra OSError\n", "status": 1 << 8}, "infra"),
     ],
 )
