@@ -261,9 +261,8 @@ class OpenAIEngine:
         Raises:
             UserError: it completes nothing at all.
         """
-        retries, key = self._attempts - 1, self._key or _NO_KEY
         client = openai.OpenAI(
-            base_url=url, api_key=key, max_retries=retries, timeout=self._timeout
+            base_url=url, api_key=self._key or _NO_KEY, max_retries=2, timeout=self._timeout
         )
         token_ids = self._tokens.encode("a")
         try:
