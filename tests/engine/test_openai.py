@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import json
 import logging
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -36,7 +39,7 @@ KEY = "a-key-that-nobody-may-see"
 SAMPLING = Sampling(temperature=0.8, top_p=0.9, n=2, max_tokens=8, stop=("END",))
 
 
-class Server:
+class Server(ThreadingHTTPServer):
     """Answers as a test's `answer(body)` says: (status, headers, body), raw bytes, or None.
 
     What an engine asks at start is answered well, but for a `listing` of the test's own.
@@ -52,64 +55,64 @@ class Server:
         listing=None,
         takes_priority=True,
     ):
-        self.asked, self.most, self._inside, self._lock = [], 0, 0, threading.Lock()
-        server = self
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer, self.key, self.takes_priority = answer, key, takes_priority
+        owner = {"owned_by": "vllm", "max_model_len": 512} if vllm else {}
+        data = [{"id": name, "object": "model", **owner} for name in models]
+        self.listing = listing or (200, {}, {"object": "list", "data": data})
+        self.asked, self.most, self.inside, self.lock = [], 0, 0, threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
-            def do_GET(self):
-                if key is not None and self.headers["Authorization"] != f"Bearer {key}":
-                    said = {"error": {"message": f"no: {self.headers['Authorization']}"}}
-                    return self.reply((401, {}, said))
-                if listing is not None:
-                    return self.reply(listing)
-                owner = {"owned_by": "vllm", "max_model_len": 512} if vllm else {}
-                data = [{"id": name, "object": "model", **owner} for name in models]
-                return self.reply((200, {}, {"object": "list", "data": data}))
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if body.get("priority") and not takes_priority:
-                    return self.reply(error(400, "no priorities here"))
-                if body["max_tokens"] == 1:
-                    return self.reply(completion(body))
-                with server._lock:
-                    server.asked.append(body)
-                    server._inside += 1
-                    server.most = max(server.most, server._inside)
-                try:
-                    return self.reply(answer(body))
-                finally:
-                    with server._lock:
-                        server._inside -= 1
-
-            def reply(self, made):
-                if made is None:  # hang up
-                    self.close_connection = True
-                    return
-                if isinstance(made, bytes):  # as it is, and hang up
-                    self.wfile.write(made)
-                    self.close_connection = True
-                    return
-                status, headers, body = made
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(data)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+    def handle_error(self, *_):
+        """A client that went away is none of ours."""
 
     def stop(self):
-        self._server.shutdown()
-        self._server.server_close()
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        if self.server.key and self.headers["Authorization"] != f"Bearer {self.server.key}":
+            self.reply(error(401, f"no: {self.headers['Authorization']}"))
+        else:
+            self.reply(self.server.listing)
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body.get("priority") and not self.server.takes_priority:
+            return self.reply(error(400, "no priorities here"))
+        if body["max_tokens"] == 1:
+            return self.reply(completion(body))
+        with self.server.lock:
+            self.server.asked.append(body)
+            self.server.inside += 1
+            self.server.most = max(self.server.most, self.server.inside)
+        try:
+            made = self.server.answer(body)
+        finally:
+            with self.server.lock:
+                self.server.inside -= 1
+        return self.reply(made)
+
+    def reply(self, made):
+        if not isinstance(made, tuple):  # as it is, and hang up
+            self.wfile.write(made or b"")
+            self.close_connection = True
+            return
+        status, headers, body = made
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
 
 
 def completion(body, *, n=None, **usage):
@@ -475,3 +478,70 @@ def test_a_server_that_refuses_priorities_is_asked_without(serve, engine_of, cap
     assert len(made.texts) == 2
     assert "priority" not in server.asked[0]
     assert "--scheduling-policy priority" in caplog.text
+
+
+# vLLM's own server.
+
+
+@pytest.fixture(scope="module")
+def vllm_server(tmp_path_factory):
+    """The address of `vllm serve` with the embedded model, which needs a key."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(str(Path(sys.executable).with_name("vllm")), "serve", str(embedded_model_dir())),
+        *("--served-model-name", MODEL, "--port", str(port), "--host", "127.0.0.1"),
+        *("--api-key", KEY, "--max-model-len", "512", "--enforce-eager", "--dtype", "float32"),
+        *("--scheduling-policy", "priority", "--enable-prompt-tokens-details"),
+        *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", "--block-size", "32"),
+    ]
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            command, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            assert server.poll() is None, log.read_text()[-3000:]
+            time.sleep(1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+@pytest.mark.slow
+def test_vllm_s_server_gives_samples_seeds_and_cached_tokens(vllm_server, run_config, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", KEY)
+    wanted = ["engine=openai", f"engine.base_urls=['{vllm_server}']", "engine.api_key_env=SOME_KEY"]
+    nameless = run_config(*wanted)
+    with pytest.raises(UserError, match=rf"model\.served_name: .* serves {MODEL}"):
+        check_servers(nameless.engine, nameless.model)
+    cfg = run_config(*wanted, f"model.served_name={MODEL}")
+    engine = OpenAIEngine(cfg.model, cfg.engine)
+    assert engine.max_model_len == 512
+    ids = engine.encode("def add(a, b):\n    return a + b\n\n" * 8 + "def")
+    plain = Prompt(row={}, hop="h", token_ids=ids, sampling=SAMPLING, seed=11, priority=-2)
+    too_long = dataclasses.replace(plain, token_ids=ids * 20)
+    (first,) = run(engine, plain)
+    again, other, refused = run(engine, plain, dataclasses.replace(plain, seed=12), too_long)
+    assert [text.text for text in again.texts] == [text.text for text in first.texts]
+    assert other.texts[0].text == first.texts[1].text, "sample i is drawn with seed + i"
+    assert {text.finish_reason for text in first.texts} == {"length"}
+    assert [text.output_tokens for text in first.texts] == [8, 8]
+    assert (first.prompt_tokens, first.cached_tokens) == (len(ids), 0)
+    assert again.cached_tokens >= len(ids) - 32
+    assert isinstance(refused, PromptRefusedError)
+
+
+@pytest.mark.slow
+def test_vllm_s_server_refuses_a_wrong_key(vllm_server, run_config, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "another-key")
+    overrides = ["engine.api_key_env=SOME_KEY"]
+    with pytest.raises(UserError, match=r"engine\.api_key_env: .* answers 401"):
+        check(run_config, vllm_server, *overrides)
