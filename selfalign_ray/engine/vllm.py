@@ -181,16 +181,21 @@ def _errors_of_the_core() -> Iterator[Path]:
         errors, settings = Path(folder, "errors.log"), Path(folder, "logging.json")
         errors.touch()
         file = {"class": "logging.FileHandler", "filename": str(errors), "level": "ERROR"}
-        out = {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}
-        vllm = {"handlers": ["out", "file"], "level": "WARNING", "propagate": False}
-        handlers = {"out": out, "file": file}
+        err = {"class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
+        vllm = {"handlers": ["err", "file"], "level": "WARNING", "propagate": True}
+        handlers = {"err": err, "file": file}
         config = {"version": 1, "disable_existing_loggers": False, "handlers": handlers}
         settings.write_text(json.dumps({**config, "loggers": {"vllm": vllm}}))
-        os.environ["VLLM_LOGGING_CONFIG_PATH"] = str(settings)
+        ours = {"VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_CONFIG_PATH": str(settings)}
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
         try:
             yield errors
         finally:
-            del os.environ["VLLM_LOGGING_CONFIG_PATH"]
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
 
 
 # What vLLM says when it cannot start, and what to do about it.
