@@ -49,8 +49,7 @@ def run_job(cfg: RunConfig) -> Summary:
         log.info("run %s in %s", cfg.name, run_dir)
         with _ray(cfg.cluster):
             names = [stage.name for stage in pipeline.selected(cfg)]
-            pools = [cfg, *cfg.generation.pools.values()]
-            for line in dict.fromkeys(x for pool in pools for x in ignored(pool.engine, pool.model)):
+            for line in ignored(cfg.engine, cfg.model):
                 log.warning("%s", line)
             with Display(names, cfg.cluster.progress_seconds) as display, interruptible():
                 pipeline.run(cfg, display, keep_engines=_is_sweep())

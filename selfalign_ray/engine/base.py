@@ -78,12 +78,16 @@ class Engine(Protocol):
             EngineDiedError: for every prompt from now on.
         """
 
+    def close(self) -> None:
+        """Frees the engine; what is in flight raises EngineDiedError."""
+
+
+class LoadedEngine(Engine, Protocol):
+    """An engine in the process that computes, or asks servers."""
+
     def stats(self) -> dict[str, float]:
         """What the engine is doing now, of what it knows.
 
         running, waiting: samples (of servers: prompts); kv_cache_usage: share in use;
         prefix_cache_queries, prefix_cache_hits: prompt tokens since the start.
         """
-
-    def close(self) -> None:
-        """Frees the engine; what is in flight raises EngineDiedError."""

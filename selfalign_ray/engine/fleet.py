@@ -11,8 +11,8 @@ from typing import Any
 
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
-from selfalign_ray.errors import UserError
 from selfalign_ray.engine.base import EngineDiedError, EngineKilledError, Generation, Prompt
+from selfalign_ray.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfalign_ray.engine.base import Engine
+from selfalign_ray.engine.base import LoadedEngine
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.embedded import EMBEDDED
 from selfalign_ray.engine.standin import STANDIN, StandinEngine
@@ -23,7 +23,7 @@ def open_engine(
     device: str,
     recipe: RecipeConfig | None,
     examples: Sequence[Example],
-) -> Engine:
+) -> LoadedEngine:
     """A loaded engine; takes as long as the model takes to load.
 
     Raises:

@@ -106,7 +106,7 @@ class OpenAIEngine:
         path = model_path(model)
         self._tokens = Tokens(load_tokenizer(path, model), chat=model.chat)
         served = check_servers(engine, model)
-        self.max_model_len = _length(served, model)
+        self._length = _length(served, model)
         servers = [
             self._server(url, one) for url, one in zip(engine.base_urls, served, strict=True)
         ]
@@ -115,23 +115,22 @@ class OpenAIEngine:
         self._asking = 0
         self._prompt_tokens = self._cached_tokens = 0
 
-    def encode(self, text: str, prefix: str = "") -> list[int]:
-        return self._tokens.encode(text, prefix)
-
     async def generate(self, prompt: Prompt) -> Generation:
         """As Engine.generate.
 
         Raises:
+            PromptTooLongError: it leaves no room for the text.
             PromptRefusedError: a server says that the prompt is wrong.
             ServerFailedError: the prompt's attempts are used up.
             UserError: a server refuses the key, or has the model no more.
             EngineDiedError: no server has answered any prompt for `engine.hang_seconds`.
         """
+        token_ids = self._tokens.of(prompt, self._length)
         if not self._asking:
             self._answered = time.monotonic()
         self._asking += 1
         try:
-            return await self._generate(prompt)
+            return await self._generate(prompt, token_ids)
         finally:
             self._asking -= 1
 
@@ -145,13 +144,13 @@ class OpenAIEngine:
     def close(self) -> None:
         self._queue.fail("the engine was closed")
 
-    async def _generate(self, prompt: Prompt) -> Generation:
+    async def _generate(self, prompt: Prompt, token_ids: list[int]) -> Generation:
         reason = ""
         for attempt in range(self._attempts):
             server = await self._queue.enter(prompt.priority)
             failed: _AgainError | None = None
             try:
-                made = await self._ask(server, prompt)
+                made = await self._ask(server, prompt, token_ids)
             except _AgainError as error:
                 failed = error
             finally:
@@ -167,7 +166,7 @@ class OpenAIEngine:
                 await asyncio.sleep(failed.after or self._queue.pause(attempt))
         raise ServerFailedError(f"{self._attempts} attempts failed, the last at {reason}")
 
-    async def _ask(self, server: _Server, prompt: Prompt) -> Generation:
+    async def _ask(self, server: _Server, prompt: Prompt, token_ids: list[int]) -> Generation:
         """One attempt.
 
         Raises:
@@ -178,7 +177,7 @@ class OpenAIEngine:
         try:
             answer = await server.client.completions.create(
                 model=self.model,
-                prompt=prompt.token_ids,
+                prompt=token_ids,
                 n=sampling.n,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
@@ -187,7 +186,7 @@ class OpenAIEngine:
                 seed=prompt.seed,
                 extra_body=server.extras | priority,
             )
-            made = self._generation(answer, prompt)
+            made = self._generation(answer, sampling.n, len(token_ids))
         except openai.APIStatusError as error:
             raise self._failure(server.url, error) from None  # the cause has the key in it
         except openai.APIConnectionError as error:
@@ -212,15 +211,15 @@ class OpenAIEngine:
         after = retry_after(error.response.headers.get("retry-after"))
         return _AgainError(f"{status}: {said}", down=status in _THE_SERVERS, after=after)
 
-    def _generation(self, answer: Any, prompt: Prompt) -> Generation:
+    def _generation(self, answer: Any, samples: int, prompt_tokens: int) -> Generation:
         """The samples of an answer.
 
         Raises:
             ValueError, TypeError, AttributeError: it is none, or a part of one.
         """
         choices = sorted(answer.choices, key=lambda choice: int(choice.index))
-        if [choice.index for choice in choices] != list(range(prompt.sampling.n)):
-            raise ValueError(f"{len(choices)} samples of {prompt.sampling.n}")
+        if [choice.index for choice in choices] != list(range(samples)):
+            raise ValueError(f"{len(choices)} samples of {samples}")
         texts = [
             Text(
                 text=str(choice.text),
@@ -232,7 +231,7 @@ class OpenAIEngine:
         details = getattr(answer.usage, "prompt_tokens_details", None)
         return Generation(
             texts=texts,
-            prompt_tokens=len(prompt.token_ids),
+            prompt_tokens=prompt_tokens,
             cached_tokens=(details and details.cached_tokens) or 0,
         )
 

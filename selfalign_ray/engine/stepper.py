@@ -37,8 +37,8 @@ class Stepper:
         """Starts both threads.
 
         Args:
-            admit: takes a prompt and its tokens under an id, or raises PromptRefusedError. Only the stepping
-                thread calls it and `step`.
+            admit: takes a prompt and its tokens under an id, or raises PromptRefusedError. Only
+                the stepping thread calls it and `step`.
             step: computes a little and returns what that finished. Called while there is work.
             kill: ends what the engine computes with; called once, by either thread, where the
                 engine died.

@@ -49,6 +49,7 @@ class _Asked:
 
     request_id: str
     prompt: Prompt
+    token_ids: list[int]
     texts: dict[int, Text] = field(default_factory=dict)  # by sample index
 
 
@@ -70,7 +71,7 @@ class TransformersEngine:
         # Else what the model's makers advise, a penalty on repetition say, would slip in.
         self._model.generation_config = GenerationConfig()
         config = self._model.config.get_text_config()
-        self.max_model_len = _length(config, model)
+        self._length = _length(config, model)
         self._memory = _Memory(config, self._model.dtype.itemsize, device)
         self._most = engine.max_num_seqs or 1
         self._waiting: list[tuple[_Asked, int]] = []  # samples to draw: prompt and index
@@ -79,11 +80,9 @@ class TransformersEngine:
             admit=self._admit, step=self._step, kill=lambda: None, hang_seconds=engine.hang_seconds
         )
 
-    def encode(self, text: str, prefix: str = "") -> list[int]:
-        return self._tokens.encode(text, prefix)
-
     async def generate(self, prompt: Prompt) -> Generation:
-        return await self._stepper.generate(prompt)
+        token_ids = self._tokens.of(prompt, self._length)
+        return await self._stepper.generate(prompt, token_ids)
 
     def stats(self) -> dict[str, float]:
         return {"running": self._running, "waiting": len(self._waiting)}
@@ -91,12 +90,10 @@ class TransformersEngine:
     def close(self) -> None:
         self._stepper.close()
 
-    def _admit(self, request_id: str, prompt: Prompt) -> None:
-        if not prompt.token_ids:
+    def _admit(self, request_id: str, prompt: Prompt, token_ids: list[int]) -> None:
+        if not token_ids:
             raise PromptRefusedError("the prompt is empty")
-        if (length := _tokens_of(prompt)) > self.max_model_len:
-            raise PromptRefusedError(f"{length} tokens are more than {self.max_model_len}")
-        asked = _Asked(request_id, prompt)
+        asked = _Asked(request_id, prompt, token_ids)
         self._waiting += [(asked, index) for index in range(prompt.sampling.n)]
 
     def _step(self) -> list[tuple[str, Generation | PromptRefusedError]]:
@@ -129,11 +126,9 @@ class TransformersEngine:
             if sample[0].prompt.priority == first.priority
             and _same_draw(sample[0].prompt.sampling, first.sampling)
         ]
-        alike.sort(key=lambda sample: len(sample[0].prompt.token_ids))  # stable: n stay together
+        alike.sort(key=lambda sample: len(sample[0].token_ids))  # stable: n stay together
         count, most, room = 1, min(len(alike), self._most), self._memory.room()
-        while count < most and (
-            self._memory.bytes(count + 1, _tokens_of(alike[count][0].prompt)) <= room
-        ):
+        while count < most and (self._memory.bytes(count + 1, _tokens_of(alike[count][0])) <= room):
             count += 1
         batch = alike[:count]
         taken = {id(sample) for sample in batch}
@@ -147,7 +142,7 @@ class TransformersEngine:
         gc.collect()
         torch.cuda.empty_cache()
         if len(batch) > 1:
-            self._memory.shrink(len(batch), max(_tokens_of(asked.prompt) for asked, _ in batch))
+            self._memory.shrink(len(batch), max(_tokens_of(asked) for asked, _ in batch))
             log.warning("%d samples do not fit the memory; trying fewer", len(batch))
             self._waiting += batch
             return []
@@ -158,7 +153,7 @@ class TransformersEngine:
     @torch.inference_mode()
     def _draw(self, batch: list[tuple[_Asked, int]]) -> list[Text]:
         sampling = batch[0][0].prompt.sampling
-        prompts = [asked.prompt.token_ids for asked, _ in batch]
+        prompts = [asked.token_ids for asked, _ in batch]
         width = max(map(len, prompts))
         pad = self._ends[0]  # the mask hides it
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
@@ -384,13 +379,13 @@ def _text(
 def _generation(asked: _Asked) -> Generation:
     return Generation(
         texts=[asked.texts[index] for index in range(asked.prompt.sampling.n)],
-        prompt_tokens=len(asked.prompt.token_ids),
+        prompt_tokens=len(asked.token_ids),
         cached_tokens=0,
     )
 
 
-def _tokens_of(prompt: Prompt) -> int:
-    return len(prompt.token_ids) + prompt.sampling.max_tokens
+def _tokens_of(asked: _Asked) -> int:
+    return len(asked.token_ids) + asked.prompt.sampling.max_tokens
 
 
 def _same_draw(one: Sampling, other: Sampling) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -19,12 +20,17 @@ import urllib.request
 from collections.abc import Callable
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
-from selfalign_ray.engine.base import EngineDiedError, Prompt, PromptRefusedError, Sampling
+from selfalign_ray.engine.base import (
+    EngineDiedError,
+    Prompt,
+    PromptRefusedError,
+    PromptTooLongError,
+    Sampling,
+)
 from selfalign_ray.engine.embedded import embedded_model_dir
 from selfalign_ray.engine.openai import (
     OpenAIEngine,
@@ -165,7 +171,13 @@ def engine_of(run_config, tokenizer, monkeypatch):
 
 def prompt(number=0, *, priority=0):
     return Prompt(
-        row={}, hop="h", token_ids=[number, 2, 3], sampling=SAMPLING, seed=11, priority=priority
+        row={},
+        hop="h",
+        text=f"number {number}",
+        prefix="",
+        sampling=SAMPLING,
+        seed=11,
+        priority=priority,
     )
 
 
@@ -175,6 +187,15 @@ def run(engine, *prompts):
         return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 60)
 
     return asyncio.run(all_of_them())
+
+
+@functools.cache
+def tokens_of_13():
+    return AutoTokenizer.from_pretrained(embedded_model_dir()).encode("number 13")
+
+
+def is_13(body):
+    return body["prompt"] == tokens_of_13()
 
 
 def error(status, said="broken", **headers):
@@ -195,25 +216,27 @@ def test_samples_come_back_with_their_ends_and_tokens(serve, engine_of):
     server = serve(lambda body: completion(body, prompt_tokens_details={"cached_tokens": 2}))
     engine = engine_of(server)
     (made,) = run(engine, prompt(priority=-2))
+    count = len(engine._tokens.encode("number 0"))
     assert [(t.text, t.finish_reason, t.output_tokens) for t in made.texts] == [
         (" text 0", "stop", 3),
         (" text 1", "stop", 3),
     ]
-    assert (made.prompt_tokens, made.cached_tokens) == (3, 2)
-    assert (engine.model, engine.max_model_len) == (MODEL, 512)
+    assert (made.prompt_tokens, made.cached_tokens) == (count, 2)
+    assert engine.model == MODEL
     assert engine.stats() == {
         "running": 0,
         "waiting": 0,
-        "prefix_cache_queries": 3,
+        "prefix_cache_queries": count,
         "prefix_cache_hits": 2,
     }
 
 
 def test_a_server_is_asked_what_the_hop_says_and_nothing_of_its_own(serve, engine_of):
     server = serve()
-    run(engine_of(server), prompt(priority=-2))
+    engine = engine_of(server)
+    run(engine, prompt(priority=-2))
     (body,) = server.asked
-    assert body["prompt"] == [0, 2, 3]
+    assert body["prompt"] == engine._tokens.encode("number 0")
     assert (body["n"], body["temperature"], body["top_p"]) == (2, 0.8, 0.9)
     assert (body["max_tokens"], body["stop"], body["seed"]) == (8, ["END"], 11)
     assert body["priority"] == -2
@@ -240,9 +263,10 @@ def test_another_kind_of_server_is_asked_by_the_protocol_alone(serve, engine_of)
         "stop",
         "seed",
     }
-    count = len(engine.encode(" text 0"))
+    count = len(engine._tokens.encode(" text 0"))
     assert [text.output_tokens for text in made.texts] == [count, count]
-    assert engine.max_model_len == 300
+    (made,) = run(engine, dataclasses.replace(prompt(), text="a " * 400))
+    assert isinstance(made, PromptTooLongError)
 
 
 @pytest.mark.parametrize(
@@ -277,17 +301,17 @@ def test_what_may_pass_is_tried_again(serve, engine_of, failure):
 def test_what_does_not_pass_costs_one_row_only_and_a_finite_number_of_attempts(
     serve, engine_of, failure
 ):
-    server = serve(lambda body: failure if body["prompt"][0] == 13 else completion(body))
+    server = serve(lambda body: failure if is_13(body) else completion(body))
     bad, good = run(engine_of(server), prompt(13), prompt(1))
     assert isinstance(bad, ServerFailedError)
     assert server.url in str(bad)
     assert len(good.texts) == 2
-    assert len([body for body in server.asked if body["prompt"][0] == 13]) == 4
+    assert len([body for body in server.asked if is_13(body)]) == 4
 
 
 def test_silence_is_waited_for_as_long_as_the_setting_says(serve, engine_of):
     def sometimes(body):
-        if body["prompt"][0] == 13:
+        if is_13(body):
             time.sleep(1.5)
         return completion(body)
 
@@ -490,8 +514,17 @@ def vllm_server(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
-        *(str(Path(sys.executable).with_name("vllm")), "serve", str(embedded_model_dir())),
-        *("--served-model-name", MODEL, "--port", str(port), "--host", "127.0.0.1"),
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *(
+            "--model",
+            str(embedded_model_dir()),
+            "--served-model-name",
+            MODEL,
+            "--port",
+            str(port),
+            "--host",
+            "127.0.0.1",
+        ),
         *("--api-key", KEY, "--max-model-len", "512", "--enforce-eager", "--dtype", "float32"),
         *("--scheduling-policy", "priority", "--enable-prompt-tokens-details"),
         *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", "--block-size", "32"),
@@ -511,8 +544,9 @@ def vllm_server(tmp_path_factory):
             time.sleep(1)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(60)
 
 
 @pytest.mark.slow
@@ -524,19 +558,19 @@ def test_vllm_s_server_gives_samples_seeds_and_cached_tokens(vllm_server, run_co
         check_servers(nameless.engine, nameless.model)
     cfg = run_config(*wanted, f"model.served_name={MODEL}")
     engine = OpenAIEngine(cfg.model, cfg.engine)
-    assert engine.max_model_len == 512
-    ids = engine.encode("def add(a, b):\n    return a + b\n\n" * 8 + "def")
-    plain = Prompt(row={}, hop="h", token_ids=ids, sampling=SAMPLING, seed=11, priority=-2)
-    too_long = dataclasses.replace(plain, token_ids=ids * 20)
+    text = "def add(a, b):\n    return a + b\n\n" * 8 + "def"
+    count = len(engine._tokens.encode(text))
+    plain = dataclasses.replace(prompt(priority=-2), text=text)
+    too_long = dataclasses.replace(plain, text=text * 20)
     (first,) = run(engine, plain)
     again, other, refused = run(engine, plain, dataclasses.replace(plain, seed=12), too_long)
     assert [text.text for text in again.texts] == [text.text for text in first.texts]
     assert other.texts[0].text == first.texts[1].text, "sample i is drawn with seed + i"
     assert {text.finish_reason for text in first.texts} == {"length"}
     assert [text.output_tokens for text in first.texts] == [8, 8]
-    assert (first.prompt_tokens, first.cached_tokens) == (len(ids), 0)
-    assert again.cached_tokens >= len(ids) - 32
-    assert isinstance(refused, PromptRefusedError)
+    assert (first.prompt_tokens, first.cached_tokens) == (count, 0)
+    assert again.cached_tokens >= count - 32
+    assert isinstance(refused, PromptTooLongError), "the length is the server's, 512"
 
 
 @pytest.mark.slow

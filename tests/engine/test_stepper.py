@@ -25,9 +25,7 @@ DONE = Generation(
 
 
 def prompt(row=0):
-    return Prompt(
-        row={}, hop="h", text=str(row), prefix="", sampling=SAMPLING, seed=0, priority=0
-    )
+    return Prompt(row={}, hop="h", text=str(row), prefix="", sampling=SAMPLING, seed=0, priority=0)
 
 
 class Fake:

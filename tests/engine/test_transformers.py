@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from selfalign_ray.engine import transformers as module
-from selfalign_ray.engine.base import Prompt, PromptRefusedError, Sampling
+from selfalign_ray.engine.base import Prompt, PromptRefusedError, PromptTooLongError, Sampling
 from selfalign_ray.engine.embedded import embedded_model_dir
 from selfalign_ray.engine.transformers import TransformersEngine, _Draw, _Memory
 from selfalign_ray.errors import UserError
@@ -36,8 +36,9 @@ def engine():
 
 
 def asked(engine, text, sampling=WARM, *, seed=7, priority=0):
-    ids = engine.encode(text)
-    return Prompt(row={}, hop="h", token_ids=ids, sampling=sampling, seed=seed, priority=priority)
+    return Prompt(
+        row={}, hop="h", text=text, prefix="", sampling=sampling, seed=seed, priority=priority
+    )
 
 
 def run(engine, *prompts):
@@ -53,7 +54,7 @@ def test_every_sample_comes_back_with_its_end_and_its_tokens(engine):
     (made,) = run(engine, asked(engine, "Colours: red, green,"))
     assert [text.finish_reason for text in made.texts] == ["length"] * 3
     assert [text.output_tokens for text in made.texts] == [6] * 3
-    assert made.prompt_tokens == len(engine.encode("Colours: red, green,"))
+    assert made.prompt_tokens == len(engine._tokens.encode("Colours: red, green,"))
     assert made.cached_tokens == 0
 
 
@@ -94,9 +95,8 @@ def test_padding_changes_no_greedy_text(engine):
 
 
 def test_a_prompt_beyond_the_model_s_length_is_refused_alone(engine):
-    long = replace(asked(engine, "a"), token_ids=[5] * engine.max_model_len)
-    refused, made = run(engine, long, asked(engine, "b"))
-    assert isinstance(refused, PromptRefusedError)
+    refused, made = run(engine, asked(engine, "a " * 3000), asked(engine, "b"))
+    assert isinstance(refused, PromptTooLongError)
     assert len(made.texts) == 3
 
 
@@ -121,7 +121,7 @@ def test_a_sample_that_never_fits_is_refused_and_the_engine_goes_on(engine, monk
     real = TransformersEngine._draw
 
     def draw(self, batch):
-        if any(len(asked.prompt.token_ids) > 20 for asked, _ in batch):
+        if any(len(asked.token_ids) > 20 for asked, _ in batch):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         return real(self, batch)
 
@@ -139,7 +139,7 @@ def test_the_deepest_hop_goes_first_and_settings_are_not_mixed(engine):
     other = asked(engine, "c", replace(WARM, temperature=0.1), priority=-2)
     engine._waiting, taken = [], []
     for number, prompt in enumerate((first, deep, other)):
-        engine._admit(str(number), prompt)
+        engine._admit(str(number), prompt, [1, 2])
     while engine._waiting:
         taken.append([sample.request_id for sample, _ in engine._take()])
     assert taken == [["1"] * 3, ["2"] * 3, ["0"] * 3]

@@ -203,11 +203,12 @@ if __name__ == "__main__":
         print(json.dumps({"user_error": str(error)}))
         sys.exit()
     sampling = Sampling(temperature=0.8, top_p=0.95, n=2, max_tokens=12, stop=())
-    ids = engine.encode("Name a colour of the rainbow. It is red", " red")
+    text = "Name a colour of the rainbow. It is red"
     prompts = [
-        Prompt(row={}, hop="h", token_ids=ids, sampling=sampling, seed=seed, priority=0)
+        Prompt(row={}, hop="h", text=text, prefix=" red", sampling=sampling, seed=seed, priority=0)
         for seed in (1, 2, 1)
     ]
+    ids = engine._tokens.encode(text, " red")
 
     async def run():
         return await asyncio.gather(*(engine.generate(prompt) for prompt in prompts))
