@@ -41,7 +41,7 @@ class Stepper:
                 the stepping thread calls it and `step`.
             step: computes a little and returns what that finished. Called while there is work.
             kill: ends what the engine computes with; called once, by either thread, where the
-                engine died.
+                engine died, before anybody is told: the process may end as soon as one is.
             hang_seconds: that may pass without progress while a prompt waits.
         """
         self._admit, self._step, self._kill = admit, step, kill
@@ -78,7 +78,7 @@ class Stepper:
 
     def close(self) -> None:
         """Ends the thread after the step that it is in."""
-        self._die("the engine was closed")
+        self._end("the engine was closed", kill=False)
         self._inbox.put(None)
         self._thread.join(_CLOSE_SECONDS)
 
@@ -86,9 +86,8 @@ class Stepper:
         try:
             self._loop()
         except Exception as error:
-            if self._die(f"{type(error).__name__}: {error}"):
-                log.exception("the engine died")
-                self._kill()
+            log.exception("the engine died")
+            self._end(f"{type(error).__name__}: {error}", kill=True)
 
     def _loop(self) -> None:
         admitted: set[str] = set()
@@ -126,19 +125,19 @@ class Stepper:
                 silent = time.monotonic() - self._progress
             if waiting and silent > self._hang_seconds:
                 reason = f"no progress for {silent:.0f} s while {waiting} prompts wait"
-                if self._die(reason):
-                    log.error("the engine hangs: %s (engine.hang_seconds)", reason)
-                    self._kill()
+                log.error("the engine hangs: %s (engine.hang_seconds)", reason)
+                self._end(reason, kill=True)
 
-    def _die(self, reason: str) -> bool:
-        """Fails everything in flight and all that comes; False where that was done before."""
+    def _end(self, reason: str, *, kill: bool) -> None:
+        """Fails everything in flight and all that comes; the second time, nothing."""
         with self._lock:
             if self._dead:
-                return False
+                return
             self._dead = reason
             futures = list(self._futures.values())
             self._futures.clear()
         self._ended.set()
+        if kill:
+            self._kill()
         for future in futures:
             future.set_exception(EngineDiedError(reason))
-        return True

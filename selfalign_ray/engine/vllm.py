@@ -134,9 +134,13 @@ class VllmEngine:
 def check_quantization(name: str) -> None:
     """Finds out whether this vLLM knows a method of quantisation; some leave, some come.
 
+    Where a driver has no vLLM, its engines say so as they load.
+
     Raises:
         UserError: it does not, with those that it knows.
     """
+    if importlib.util.find_spec("vllm") is None:
+        return
     from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
 
     if name not in QUANTIZATION_METHODS:

@@ -513,22 +513,13 @@ def vllm_server(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *(
-            "--model",
-            str(embedded_model_dir()),
-            "--served-model-name",
-            MODEL,
-            "--port",
-            str(port),
-            "--host",
-            "127.0.0.1",
-        ),
-        *("--api-key", KEY, "--max-model-len", "512", "--enforce-eager", "--dtype", "float32"),
-        *("--scheduling-policy", "priority", "--enable-prompt-tokens-details"),
-        *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", "--block-size", "32"),
-    ]
+    options = (
+        f"--model {embedded_model_dir()} --served-model-name {MODEL} --host 127.0.0.1 "
+        f"--port {port} --api-key {KEY} --max-model-len 512 --enforce-eager --dtype float32 "
+        "--scheduling-policy priority --enable-prompt-tokens-details --block-size 32 "
+        "--no-enable-chunked-prefill --max-num-batched-tokens 4096"
+    )
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options.split()]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     with log.open("w") as out:

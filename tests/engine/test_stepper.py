@@ -52,6 +52,7 @@ class Fake:
         return [(name, DONE) for name in done]
 
     def kill(self):
+        time.sleep(0.05)  # whoever is told before cannot see it
         self.killed += 1
 
     def run(self, *prompts):
