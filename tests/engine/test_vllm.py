@@ -256,21 +256,18 @@ def real_adapter(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_an_adapter_changes_every_prompt_s_samples_and_seeds_hold(run_config, tmp_path):
-    plain = opened(run_config)
-    tuned = opened(run_config, f"model.lora={real_adapter(tmp_path / 'lora')}")
+def test_adapters_chats_and_seeds_reach_every_sample(run_config, tmp_path):
+    plain = opened(run_config, "model.chat=true")
+    tuned = opened(run_config, "model.chat=true", f"model.lora={real_adapter(tmp_path / 'lora')}")
     for made in (plain, tuned):
         assert made["texts"][0] == made["texts"][2], "the same seeds"
         assert made["texts"][0] != made["texts"][1]
     assert all(a != b for a, b in zip(plain["texts"], tuned["texts"], strict=True))
     assert plain["stats"]["prefix_cache_queries"] > 0
     assert plain["stats"]["running"] == 0
-
-
-@pytest.mark.slow
-def test_a_chat_s_forced_start_stands_in_the_model_s_turn(run_config):
-    made = opened(run_config, "model.chat=true")
-    assert made["prompt"].endswith("It is<|im_end|>\n<|im_start|>assistant\n red")
+    assert plain["prompt"].endswith("It is<|im_end|>\n<|im_start|>assistant\n red"), (
+        "the forced start stands in the model's own turn"
+    )
 
 
 @pytest.mark.slow
