@@ -120,7 +120,7 @@ def _ending(summary: Summary) -> str:
 def _user_error(error: BaseException, run_dir: str) -> str | None:
     """What to tell the user, where a mistake of theirs or a lack of their machine is the cause."""
     for cause in _causes(error):
-        if isinstance(cause, UserError):
+        if type(cause) is UserError:  # Ray's own subclass of it reads as a traceback
             return str(cause)
         if isinstance(cause, OSError) and cause.errno in _MACHINE_ERRORS:
             # Ray Data puts a text of its own where the path was.

@@ -20,6 +20,7 @@ from ray.data import DataContext
 from selfalign_ray import pipeline
 from selfalign_ray.config import ClusterConfig, RunConfig
 from selfalign_ray.engine.actor import stop_engines
+from selfalign_ray.engine.config import ignored
 from selfalign_ray.errors import UserError
 from selfalign_ray.report.report import Summary, report
 from selfalign_ray.sandbox.pool import Sandbox
@@ -48,6 +49,8 @@ def run_job(cfg: RunConfig) -> Summary:
         log.info("run %s in %s", cfg.name, run_dir)
         with _ray(cfg.cluster):
             names = [stage.name for stage in pipeline.selected(cfg)]
+            for line in ignored(cfg.engine, cfg.model):
+                log.warning("%s", line)
             with Display(names, cfg.cluster.progress_seconds) as display, interruptible():
                 pipeline.run(cfg, display, keep_engines=_is_sweep())
             return report(cfg, run_dir, _sandbox(cfg, names))
@@ -95,6 +98,8 @@ def configure_ray_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False  # the display shows what these would
     context.print_on_execution_start = False
+    # Else a UserError of a worker arrives as text.
+    context.raise_original_map_exception = True
     # The newer reader starts actors to read the footers of a handful of files: on two cores it
     # made a stage of four rows take 27 s instead of 4.
     context.use_datasource_v2 = False

@@ -39,7 +39,7 @@ def test_a_misspelt_key_fails_with_its_name(run_config, override, said):
         ("recipe.hops.responses.sampling.temperature=-1", "recipe.hops.responses.sampling.temp"),
         ("recipe.hops.responses.sampling.n=0", "recipe.hops.responses.sampling.n"),
         ("recipe.hops.concepts.sampling.n=2", "recipe.hops.concepts.sampling.n: must be 1"),
-        ("engine.kind=magic", "engine.kind: must be one of vllm, standin"),
+        ("engine.kind=magic", "engine.kind: must be one of vllm, openai, transformers, standin"),
         ("engine.rows_in_flight=0", "engine.rows_in_flight"),
     ],
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from selfalign_ray.engine.base import Engine, EngineDiedError, Generation, Prompt
+from selfalign_ray.engine.base import EngineDiedError, Generation, LoadedEngine, Prompt
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.open import open_engine
 from selfalign_ray.engine.standin import STANDIN
@@ -67,7 +67,7 @@ class EngineActor:
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
-        self._engine: Engine | None = None
+        self._engine: LoadedEngine | None = None
         self._cost = threading.Thread(target=self._tick, name="cost", daemon=True)
         self._cost.start()
 

@@ -80,3 +80,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees the engine; what is in flight raises EngineDiedError."""
+
+
+class LoadedEngine(Engine, Protocol):
+    """An engine in the process that computes, or asks servers."""
+
+    def stats(self) -> dict[str, float]:
+        """What the engine is doing now, of what it knows.
+
+        running, waiting: samples (of servers: prompts); kv_cache_usage: share in use;
+        prefix_cache_queries, prefix_cache_hits: prompt tokens since the start.
+        """

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from selfalign_ray.engine.base import EngineDiedError, EngineKilledError, Generation, Prompt
+from selfalign_ray.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class _Member:
     is_gone: bool = False
     in_flight: int = 0
     last_error: str = ""
+    mistake: UserError | None = None  # for which it does not load
 
 
 class Fleet:
@@ -57,6 +59,7 @@ class Fleet:
         Raises:
             EngineKilledError: two engines died with this prompt in flight.
             EngineDiedError: every engine has died as often as it may.
+            UserError: no engine loads as it is set, or a server takes the key no more.
         """
         if not self._calls:
             for member in self._members:
@@ -68,6 +71,8 @@ class Fleet:
                 member.in_flight += 1
                 try:
                     made: Generation = await member.actor.generate.remote(prompt)
+                except RayTaskError as error:
+                    raise error.cause from None  # what the engine raised, and not its traceback
                 except RayActorError as error:
                     # Sent to an engine that was dead already, the prompt had no part in it.
                     deaths += member.is_up
@@ -91,6 +96,9 @@ class Fleet:
                 if up:
                     return min(up, key=lambda member: member.in_flight)
                 if all(member.is_gone for member in self._members):
+                    for member in self._members:
+                        if member.mistake:
+                            raise member.mistake
                     raise EngineDiedError(
                         f"all {len(self._members)} engines died as often as engine.max_restarts "
                         f"allows; the last one: {self._members[-1].last_error}"
@@ -121,6 +129,9 @@ class Fleet:
                 member.last_error = str(error)
             except RayActorError as error:
                 member.last_error = str(error)
+            except UserError as error:
+                member.mistake = getattr(error, "cause", error)
+                break
             except Exception as error:
                 log.exception("an engine does not load")
                 member.last_error = str(error)

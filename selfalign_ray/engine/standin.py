@@ -43,6 +43,9 @@ class StandinEngine:
             cached_tokens=0,
         )
 
+    def stats(self) -> dict[str, float]:
+        return {}
+
     def close(self) -> None:
         """Nothing to free."""
 

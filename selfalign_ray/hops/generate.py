@@ -163,7 +163,7 @@ class _HopsActor:
             examples=examples,
             engine=Fleet(
                 [ray.get_actor(name) for name in engines],
-                model=STANDIN if engine.kind == STANDIN else model.id,
+                model=STANDIN if engine.kind == STANDIN else model.served_name or model.id,
                 rows_in_flight=engine.rows_in_flight,
             ),
             run_seed=cfg.run_seed,

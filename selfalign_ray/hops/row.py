@@ -21,6 +21,7 @@ from selfalign_ray.engine.base import (
     PromptTooLongError,
     Sampling,
 )
+from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import (
     HOP_NAMES,
     AgainConfig,
@@ -97,6 +98,7 @@ class RowHops:
 
         Raises:
             EngineDiedError: no engine is left; the row is as it was.
+            UserError: no engine can go on as it is set.
         """
         row = {**row, "hops": list(row.get("hops") or []), "model": self._engine.model}
         for hop in self._hops:
@@ -104,7 +106,7 @@ class RowHops:
                 break
             try:
                 row = await self._step(hop, row, sampling or hop.sampling, round_number)
-            except EngineDiedError:
+            except (EngineDiedError, UserError):
                 raise
             except PromptRefusedError as error:
                 reason = next(why for kind, why in _REFUSALS.items() if isinstance(error, kind))

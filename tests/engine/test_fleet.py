@@ -20,6 +20,7 @@ from selfalign_ray.engine.base import (
     Text,
 )
 from selfalign_ray.engine.fleet import Fleet
+from selfalign_ray.errors import UserError
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, n=1, max_tokens=8, stop=())
 
@@ -33,12 +34,14 @@ class FragileEngine:
 
     async def load(self):
         if self.load_error:
-            raise ValueError(self.load_error)
+            raise self.load_error
         self.loaded = True
 
     async def generate(self, prompt):
         assert self.loaded
         text = prompt.text
+        if text == "mistake":
+            raise UserError("model.x: set it to y")
         if text.startswith("refuse"):
             raise PromptRefusedError("not this one")
         if text.startswith("once "):
@@ -110,13 +113,19 @@ def test_the_only_engine_is_waited_for_while_it_restarts(ray_local, tmp_path):
 def test_a_refusal_is_the_prompt_s_alone(ray_local):
     refused, made = ask(start(1), "refuse me", "x")
     assert isinstance(refused, PromptRefusedError)
-    assert "not this one" in str(refused)
+    assert str(refused) == "not this one"
     assert isinstance(made, Generation)
 
 
 def test_when_no_engine_is_left_every_prompt_is_told_why(ray_local):
     told = ask(start(1, max_restarts=0), "kill", "x", "x")
     assert any(isinstance(error, EngineDiedError) for error in told)
-    told = ask(start(2, load_error="no memory at all"), "x")
+    told = ask(start(2, load_error=ValueError("no memory at all")), "x")
     assert isinstance(told[0], EngineDiedError)
     assert "no memory at all" in str(told[0])
+
+
+def test_a_user_s_mistake_arrives_as_itself(ray_local):
+    mistake = UserError("model.x: set it to y")
+    for told in (ask(start(1), "mistake"), ask(start(2, load_error=mistake), "x")):
+        assert [(type(error), str(error)) for error in told] == [(UserError, str(mistake))]

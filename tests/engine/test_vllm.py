@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from selfalign_ray.engine.vllm import _engine_args, _generation, worker_environment
+from selfalign_ray.engine.embedded import embedded_model_dir
+from selfalign_ray.engine.vllm import (
+    _engine_args,
+    _generation,
+    _kill_core,
+    check_quantization,
+    mistake,
+    worker_environment,
+)
+from selfalign_ray.errors import UserError
+from tests.support import selfalign
+
+
+def adapter(folder, rank=16):
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    return str(folder)
 
 
 @pytest.fixture
@@ -16,7 +41,7 @@ def paper(run_config):
 
 def test_a_gpu_s_core_has_a_process_and_its_own_batching(paper):
     environment = worker_environment(paper.engine, "cuda")
-    args = _engine_args(paper.model, "some/model", paper.engine, "cuda")
+    args = _engine_args(paper.model, "some/model", None, paper.engine, "cuda")
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in environment
     assert args["gpu_memory_utilization"] == 0.9
     assert args["enforce_eager"] is False
@@ -27,7 +52,7 @@ def test_a_gpu_s_core_has_a_process_and_its_own_batching(paper):
 def test_a_cpu_s_core_runs_in_the_actor_and_takes_every_prompt_whole(run_config):
     cfg = run_config("experiment=embedded")
     environment = worker_environment(cfg.engine, "cpu")
-    args = _engine_args(cfg.model, "folder", cfg.engine, "cpu")
+    args = _engine_args(cfg.model, "folder", None, cfg.engine, "cpu")
     assert environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert int(environment["OMP_NUM_THREADS"]) >= 1
     assert args["enforce_eager"] is True
@@ -43,6 +68,11 @@ def test_several_cpu_engines_share_the_cores(run_config):
     assert "GOMP_CPU_AFFINITY" not in two
 
 
+def test_servers_and_transformers_need_none_of_vllm_s_environment(run_config):
+    for kind in ("openai", "transformers"):
+        assert "LD_PRELOAD" not in worker_environment(run_config(f"engine={kind}").engine, "cpu")
+
+
 @pytest.mark.parametrize(
     ("override", "argument", "value"),
     [
@@ -54,19 +84,87 @@ def test_several_cpu_engines_share_the_cores(run_config):
         ("model.revision=abc", "revision", "abc"),
         ("engine.max_num_seqs=7", "max_num_seqs", 7),
         ("engine.enforce_eager=true", "enforce_eager", True),
+        ("engine.prefix_caching=false", "enable_prefix_caching", False),
     ],
 )
 def test_a_setting_reaches_vllm(run_config, override, argument, value):
     cfg = run_config("experiment=starcoder2_15b", override)
-    assert _engine_args(cfg.model, "m", cfg.engine, "cuda")[argument] == value
+    assert _engine_args(cfg.model, "m", None, cfg.engine, "cuda")[argument] == value
 
 
-def test_vllm_knows_every_argument(paper):
+def test_vllm_knows_every_argument(paper, tmp_path):
     from vllm import EngineArgs
 
     for device in ("cpu", "cuda"):
-        args = _engine_args(paper.model, "m", paper.engine, device)
+        args = _engine_args(paper.model, "m", adapter(tmp_path), paper.engine, device)
         assert set(args) <= set(EngineArgs.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(("rank", "room"), [(4, 8), (16, 16), (17, 32)])
+def test_an_adapter_gets_the_room_that_its_rank_needs(paper, tmp_path, rank, room):
+    args = _engine_args(paper.model, "m", adapter(tmp_path, rank), paper.engine, "cuda")
+    assert args["enable_lora"] is True
+    assert args["max_lora_rank"] == room
+
+
+def test_an_adapter_of_too_great_a_rank_is_a_user_s_error(paper, tmp_path):
+    with pytest.raises(UserError, match=r"model\.lora: rank 1000"):
+        _engine_args(paper.model, "m", adapter(tmp_path, 1000), paper.engine, "cuda")
+
+
+def test_a_method_of_quantisation_that_this_vllm_lacks_is_named():
+    check_quantization("fp8")
+    with pytest.raises(
+        UserError, match=r"model\.quantization: this vLLM has no 'fp9'; it has .*fp8"
+    ):
+        check_quantization("fp9")
+
+
+@pytest.mark.parametrize(
+    ("said", "key"),
+    [
+        (
+            "To serve at least one request with the model's max seq len (131072), (16.00 GiB KV "
+            "cache is needed, which is larger than the available KV cache memory (3.2 GiB).",
+            "model.max_model_len",
+        ),
+        ("ValueError: No available memory for the cache blocks. Try", "model.tensor_parallel_size"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to", "model.tensor_parallel_size"),
+        (
+            "Free memory on device cuda:0 (9.1/79.1 GiB) on startup is less than desired GPU",
+            "engine.gpu_memory_utilization",
+        ),
+        (
+            "User-specified max_model_len (99999) is greater than the derived max_model_len",
+            "model.max_model_len",
+        ),
+        (
+            "Total number of attention heads (9) must be divisible by tensor parallel size (2).",
+            "model.tensor_parallel_size",
+        ),
+        ("LoRA rank 64 is greater than max_lora_rank 16.", "model.lora"),
+        ("Model architectures ['New'] are not supported for now.", "model.id"),
+        ("The quantization method awq is not supported for the current", "model.quantization"),
+    ],
+)
+def test_what_vllm_says_names_the_keys_to_change(said, key):
+    told = mistake(f"RuntimeError: Engine core initialization failed.\nTraceback\n  {said}\n  end")
+    assert told is not None
+    assert key in told
+    assert said.split(" (")[0].removeprefix("ValueError: ") in told
+    assert "Traceback" not in told
+
+
+def test_an_error_that_no_setting_is_to_blame_for_stays_one():
+    assert mistake("RuntimeError: CUDA error: an illegal memory access was encountered") is None
+
+
+def test_the_processes_of_an_engine_that_died_are_ended():
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    process.start()
+    _kill_core()
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_samples_come_back_in_their_order_with_what_they_cost():
@@ -84,3 +182,122 @@ def test_samples_come_back_in_their_order_with_what_they_cost():
         ("b", "length", 1),
     ]
     assert (made.prompt_tokens, made.cached_tokens) == (3, 0)
+
+
+# An engine is opened in a process of its own, as an actor is: with its environment from the start.
+CODE = """
+import asyncio, json, sys
+from hydra import compose, initialize_config_dir
+from selfalign_ray.config import conf_dir, register_schemas, typed
+from selfalign_ray.engine.base import Prompt, Sampling
+from selfalign_ray.engine.open import open_engine
+from selfalign_ray.errors import UserError
+
+if __name__ == "__main__":
+    register_schemas()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = typed(compose("run", overrides=["run_dir=/nowhere", *sys.argv[1:]]))
+    try:
+        engine = open_engine(cfg.engine, cfg.model, device="cpu", recipe=cfg.recipe, examples=[])
+    except UserError as error:
+        print(json.dumps({"user_error": str(error)}))
+        sys.exit()
+    sampling = Sampling(temperature=0.8, top_p=0.95, n=2, max_tokens=12, stop=())
+    text = "Name a colour of the rainbow. It is red"
+    prompts = [
+        Prompt(row={}, hop="h", text=text, prefix=" red", sampling=sampling, seed=seed, priority=0)
+        for seed in (1, 2, 1)
+    ]
+    ids = engine._tokens.encode(text, " red")
+
+    async def run():
+        return await asyncio.gather(*(engine.generate(prompt) for prompt in prompts))
+
+    made = asyncio.run(run())
+    print(json.dumps({
+        "texts": [[text.text for text in one.texts] for one in made],
+        "prompt": engine._tokens.tokenizer.decode(ids),
+        "stats": engine.stats(),
+    }))
+    engine.close()
+"""
+
+
+def opened(run_config, *overrides, own_process=False):
+    environment = worker_environment(run_config(*overrides).engine, "cpu")
+    environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(own_process))
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *overrides],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def real_adapter(folder: Path) -> Path:
+    """An adapter of rank 8 that changes what the embedded model's attention asks for."""
+    folder.mkdir()
+    config = json.loads((embedded_model_dir() / "config.json").read_text())
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for layer in range(layers):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        weights[f"{name}.lora_A.weight"] = torch.randn(8, hidden, generator=generator)
+        weights[f"{name}.lora_B.weight"] = torch.randn(hidden, 8, generator=generator)
+    save_file(weights, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.slow
+def test_adapters_chats_and_seeds_reach_every_sample(run_config, tmp_path):
+    plain = opened(run_config, "model.chat=true")
+    tuned = opened(run_config, "model.chat=true", f"model.lora={real_adapter(tmp_path / 'lora')}")
+    for made in (plain, tuned):
+        assert made["texts"][0] == made["texts"][2], "the same seeds"
+        assert made["texts"][0] != made["texts"][1]
+    assert all(a != b for a, b in zip(plain["texts"], tuned["texts"], strict=True))
+    assert plain["stats"]["prefix_cache_queries"] > 0
+    assert plain["stats"]["running"] == 0
+    assert plain["prompt"].endswith("It is<|im_end|>\n<|im_start|>assistant\n red"), (
+        "the forced start stands in the model's own turn"
+    )
+
+
+@pytest.mark.slow
+def test_a_cache_too_small_for_the_length_is_told_from_vllm_s_own_process(run_config, tiny_model):
+    made = opened(
+        run_config,
+        f"model.id={tiny_model}",
+        "model.load_format=dummy",
+        f"model.max_model_len={1 << 20}",
+        "engine.cpu_kv_cache_gb=1",
+        own_process=True,
+    )
+    assert made["user_error"].startswith("model.max_model_len: a prompt of that length")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_engine_that_cannot_start_ends_the_run_with_the_keys_to_change(tiny_model, tmp_path):
+    seeds = tmp_path / "seeds.jsonl"
+    seeds.write_text(json.dumps({"seed": "def one():\n    return 1\n"}) + "\n")
+    done = selfalign(
+        "start.stage=concepts",
+        f"start.rows={seeds}",
+        "stages.until=concepts",
+        f"model.id={tiny_model}",
+        "model.load_format=dummy",
+        f"model.max_model_len={1 << 20}",
+        "engine.cpu_kv_cache_gb=1",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "model.max_model_len: a prompt of that length does not fit" in done.stderr
+    assert "Traceback" not in done.stderr

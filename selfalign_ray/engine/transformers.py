@@ -1,0 +1,396 @@
+"""transformers' generate in the actor: for models that vLLM does not know, and 8-bit weights.
+
+Batches are static: one takes prompts of the same sampling, the deepest hop first, and ends with its
+longest sample. Nothing of a prompt is cached between batches, so this is the slow kind of engine.
+
+Sample i of a prompt has a generator of its own, seeded with seed + i, whatever else is in its
+batch. What cannot be reproduced bit for bit are the model's numbers: padding and the size of a
+batch change their last bits, and so, now and then, a token and all that follow it. A GPU and a CPU
+draw differently.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from selfalign_ray.engine.base import Generation, Prompt, PromptRefusedError, Sampling, Text
+from selfalign_ray.engine.config import EngineConfig, ModelConfig
+from selfalign_ray.engine.stepper import Stepper
+from selfalign_ray.engine.tokens import Tokens, load_tokenizer
+from selfalign_ray.errors import UserError
+
+log = logging.getLogger(__name__)
+
+QUANTIZATIONS = ("bitsandbytes_8bit", "bitsandbytes_4bit")
+_LOAD_FORMATS = ("auto", "safetensors")
+_CONTEXT = 6  # tokens of the prompt's end that a text is decoded with
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A prompt on its way, and its samples so far."""
+
+    request_id: str
+    prompt: Prompt
+    token_ids: list[int]
+    texts: dict[int, Text] = field(default_factory=dict)  # by sample index
+
+
+class TransformersEngine:
+    """One model on one device. `generate` may be called from any thread's event loop."""
+
+    def __init__(self, model: ModelConfig, path: str, engine: EngineConfig, device: str) -> None:
+        """Loads the model from `path`, a local folder or a hub id.
+
+        Raises:
+            UserError: it is not there, does not fit the memory, or cannot be quantised so here.
+        """
+        if device == "cpu" and engine.cpu_threads:
+            torch.set_num_threads(engine.cpu_threads)
+        self.model = model.id
+        self._tokens = Tokens(load_tokenizer(path, model), chat=model.chat)
+        self._model = _load(model, path, device)
+        self._ends = _end_ids(self._model.generation_config, self._tokens.tokenizer)
+        # Else what the model's makers advise, a penalty on repetition say, would slip in.
+        self._model.generation_config = GenerationConfig()
+        config = self._model.config.get_text_config()
+        self._length = _length(config, model)
+        self._memory = _Memory(config, self._model.dtype.itemsize, device)
+        self._most = engine.max_num_seqs or 1
+        self._waiting: list[tuple[_Asked, int]] = []  # samples to draw: prompt and index
+        self._running = 0
+        self._stepper = Stepper(
+            admit=self._admit, step=self._step, kill=lambda: None, hang_seconds=engine.hang_seconds
+        )
+
+    async def generate(self, prompt: Prompt) -> Generation:
+        token_ids = self._tokens.of(prompt, self._length)
+        return await self._stepper.generate(prompt, token_ids)
+
+    def stats(self) -> dict[str, float]:
+        return {"running": self._running, "waiting": len(self._waiting)}
+
+    def close(self) -> None:
+        self._stepper.close()
+
+    def _admit(self, request_id: str, prompt: Prompt, token_ids: list[int]) -> None:
+        if not token_ids:
+            raise PromptRefusedError("the prompt is empty")
+        asked = _Asked(request_id, prompt, token_ids)
+        self._waiting += [(asked, index) for index in range(prompt.sampling.n)]
+
+    def _step(self) -> list[tuple[str, Generation | PromptRefusedError]]:
+        """Draws a batch of samples; what does not fit the memory is tried again in halves."""
+        batch = self._take()
+        self._running = len(batch)
+        try:
+            texts = self._draw(batch)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            texts, reason = None, str(error).splitlines()[0]
+        self._running = 0
+        if texts is None:  # not in the except: the error holds the tensors that are to be freed
+            return self._give_back(batch, reason)
+        self._memory.grow()
+        done: list[tuple[str, Generation | PromptRefusedError]] = []
+        for (asked, index), text in zip(batch, texts, strict=True):
+            asked.texts[index] = text
+            if len(asked.texts) == asked.prompt.sampling.n:
+                done.append((asked.request_id, _generation(asked)))
+        return done
+
+    def _take(self) -> list[tuple[_Asked, int]]:
+        """The next batch, out of what waits: of the deepest hop, and of like length together."""
+        first = min(self._waiting, key=lambda sample: sample[0].prompt.priority)[0].prompt
+        alike = [
+            sample
+            for sample in self._waiting
+            if sample[0].prompt.priority == first.priority
+            and _same_draw(sample[0].prompt.sampling, first.sampling)
+        ]
+        alike.sort(key=lambda sample: len(sample[0].token_ids))  # stable: n stay together
+        count, most, room = 1, min(len(alike), self._most), self._memory.room()
+        while count < most and (self._memory.bytes(count + 1, _tokens_of(alike[count][0])) <= room):
+            count += 1
+        batch = alike[:count]
+        taken = {id(sample) for sample in batch}
+        self._waiting = [sample for sample in self._waiting if id(sample) not in taken]
+        return batch
+
+    def _give_back(
+        self, batch: list[tuple[_Asked, int]], reason: str
+    ) -> list[tuple[str, Generation | PromptRefusedError]]:
+        """After a lack of memory: a smaller batch next; a lone sample that lacks it is refused."""
+        gc.collect()
+        torch.cuda.empty_cache()
+        if len(batch) > 1:
+            self._memory.shrink(len(batch), max(_tokens_of(asked) for asked, _ in batch))
+            log.warning("%d samples do not fit the memory; trying fewer", len(batch))
+            self._waiting += batch
+            return []
+        asked = batch[0][0]
+        self._waiting = [sample for sample in self._waiting if sample[0] is not asked]
+        return [(asked.request_id, PromptRefusedError(f"does not fit the memory: {reason}"))]
+
+    @torch.inference_mode()
+    def _draw(self, batch: list[tuple[_Asked, int]]) -> list[Text]:
+        sampling = batch[0][0].prompt.sampling
+        prompts = [asked.token_ids for asked, _ in batch]
+        width = max(map(len, prompts))
+        pad = self._ends[0]  # the mask hides it
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        seeds = [asked.prompt.seed + index for asked, index in batch]
+        drawn = self._model.generate(
+            input_ids=ids.to(self._model.device),
+            attention_mask=mask.to(self._model.device),
+            generation_config=GenerationConfig(
+                max_new_tokens=sampling.max_tokens,
+                do_sample=False,  # the draw is made by _Draw, sample by sample
+                eos_token_id=self._ends,
+                pad_token_id=pad,
+                stop_strings=list(sampling.stop) or None,
+            ),
+            logits_processor=_processors(sampling, seeds, self._stepper.progressed),
+            tokenizer=self._tokens.tokenizer,
+        )
+        return [
+            _text(self._tokens.tokenizer, prompt, row, sampling, self._ends)
+            for prompt, row in zip(prompts, drawn[:, width:].tolist(), strict=True)
+        ]
+
+
+class _Draw(LogitsProcessor):
+    """Makes the greedy choice that follows a draw, from each sample's own generator.
+
+    The largest of log-probabilities with Gumbel noise is distributed as the probabilities are.
+    """
+
+    def __init__(self, seeds: Sequence[int], progressed: Callable[[], None]) -> None:
+        self._seeds, self._progressed = seeds, progressed
+        self._generators: list[torch.Generator] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        self._progressed()
+        if not self._generators:
+            self._generators = [
+                torch.Generator(scores.device).manual_seed(seed) for seed in self._seeds
+            ]
+        noise = torch.empty_like(scores, dtype=torch.float32)
+        for row, generator in zip(noise, self._generators, strict=False):
+            row.exponential_(generator=generator)
+        # A noise of 0 would make a probability of 0 possible.
+        return scores.float() - noise.clamp_min_(torch.finfo(torch.float32).tiny).log_()
+
+
+class _Watched(LogitsProcessor):
+    """Tells the watchdog of each token of a greedy batch."""
+
+    def __init__(self, progressed: Callable[[], None]) -> None:
+        self._progressed = progressed
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        self._progressed()
+        return scores
+
+
+class _Memory:
+    """How many samples fit the free memory: reckoned from the model's shape, then learnt."""
+
+    def __init__(self, config: Any, itemsize: int, device: str) -> None:
+        hidden = config.hidden_size
+        heads = getattr(config, "num_attention_heads", None) or 1
+        of_cache = getattr(config, "num_key_value_heads", None) or heads
+        head_size = getattr(config, "head_dim", None) or hidden // heads
+        cache = 2 * config.num_hidden_layers * of_cache * head_size
+        # Beside the cache, what a layer computes with: about four states of attention, and three
+        # of an MLP that is four times as wide.
+        self._per_token = (cache + 16 * hidden) * itemsize
+        self._per_sample = 8 * 4 * config.vocab_size  # float32 logits, copied to be sorted
+        self._device = device
+        self._limit = float("inf")  # bytes by the same reckoning, from what did not fit
+
+    def room(self) -> float:
+        """Bytes that a batch may take."""
+        return min(self._limit, self._free())
+
+    def bytes(self, samples: int, tokens: int) -> float:
+        """What so many samples of so many tokens, prompt included, take."""
+        return float(samples * (tokens * self._per_token + self._per_sample))
+
+    def shrink(self, samples: int, tokens: int) -> None:
+        """So many did not fit."""
+        self._limit = self.bytes(samples, tokens) / 2
+
+    def grow(self) -> None:
+        """A batch did fit."""
+        self._limit *= 1.05  # slow: each batch that does not fit is computed in vain
+
+    def _free(self) -> float:
+        if self._device == "cuda":
+            free, _ = torch.cuda.mem_get_info()
+            return float(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+        # A CPU's lack of memory is a kill and no exception: half is left to the others.
+        return available_bytes() / 2
+
+
+def check_settings(model: ModelConfig) -> None:
+    """Settings that transformers cannot follow.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if model.quantization not in (None, *QUANTIZATIONS):
+        raise UserError(
+            f"model.quantization: engine=transformers takes {', '.join(QUANTIZATIONS)} or null (as "
+            f"the checkpoint says); got {model.quantization!r}"
+        )
+    if model.load_format not in _LOAD_FORMATS:
+        raise UserError(
+            f"model.load_format: engine=transformers takes {', '.join(_LOAD_FORMATS)}; got "
+            f"{model.load_format!r}"
+        )
+
+
+def available_bytes() -> int:
+    """Memory that a process may still take without pushing others out, as Linux reckons."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("MemAvailable:"))
+    return int(line.split()[1]) * 1024
+
+
+def _load(model: ModelConfig, path: str, device: str) -> Any:
+    quantization = _quantization(model, device)
+    # A CPU computes bfloat16 slowly or not at all.
+    auto = "float32" if device == "cpu" else "auto"
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            dtype=auto if model.dtype == "auto" else model.dtype,
+            device_map={"": device},
+            use_safetensors=True if model.load_format == "safetensors" else None,
+            quantization_config=quantization,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model.id: transformers cannot load {path} ({reason})") from error
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise UserError(
+            "model.id: the model does not fit the memory; set model.quantization="
+            f"{QUANTIZATIONS[0]}, take a smaller model, or engine=vllm with "
+            f"model.tensor_parallel_size ({str(error).splitlines()[0]})"
+        ) from error
+    return loaded.eval()
+
+
+def _quantization(model: ModelConfig, device: str) -> BitsAndBytesConfig | None:
+    check_settings(model)
+    if model.quantization is None:
+        return None
+    if device == "cpu":
+        raise UserError(
+            f"model.quantization: {model.quantization} needs a GPU, and the device is a CPU; set "
+            "it to null"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"model.quantization: {model.quantization} needs the package bitsandbytes; install it "
+            "where Ray's workers run"
+        )
+    if model.quantization == "bitsandbytes_8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+def _length(config: Any, model: ModelConfig) -> int:
+    """Tokens of prompt and text together."""
+    own = getattr(config, "max_position_embeddings", None)
+    lengths = [length for length in (own, model.max_model_len) if length]
+    if not lengths:
+        raise UserError("model.max_model_len: must be given; the model does not say its own")
+    return int(min(lengths))
+
+
+def _end_ids(generation_config: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end a text."""
+    ends = generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else list(ends or ())
+    if tokenizer.eos_token_id is not None:
+        ends.append(tokenizer.eos_token_id)
+    if not ends:
+        raise UserError("model.id: neither model nor tokenizer names a token that ends a text")
+    return list(dict.fromkeys(ends))
+
+
+def _processors(
+    sampling: Sampling, seeds: Sequence[int], progressed: Callable[[], None]
+) -> LogitsProcessorList:
+    if sampling.temperature == 0:
+        return LogitsProcessorList([_Watched(progressed)])
+    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(float(sampling.temperature))]
+    if sampling.top_p < 1:
+        warpers.append(TopPLogitsWarper(sampling.top_p))
+    return LogitsProcessorList([*warpers, _Draw(seeds, progressed)])
+
+
+def _text(
+    tokenizer: Any, prompt: list[int], drawn: list[int], sampling: Sampling, ends: list[int]
+) -> Text:
+    """A sample as a person reads it, cut at its end or at the first stop string."""
+    stopped = next((at for at, token in enumerate(drawn) if token in ends), None)
+    ids = drawn[:stopped]
+    # Some tokenizers drop the space before the first word; it is not the first after a prompt.
+    before = prompt[-_CONTEXT:]
+    start = tokenizer.decode(before, skip_special_tokens=True)
+    text = tokenizer.decode([*before, *ids], skip_special_tokens=True).removeprefix(start)
+    cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
+    finished = stopped is not None or bool(cuts)
+    return Text(
+        text=text[: min(cuts)] if cuts else text,
+        finish_reason="stop" if finished else "length",
+        output_tokens=len(ids) + int(stopped is not None and not cuts),
+    )
+
+
+def _generation(asked: _Asked) -> Generation:
+    return Generation(
+        texts=[asked.texts[index] for index in range(asked.prompt.sampling.n)],
+        prompt_tokens=len(asked.token_ids),
+        cached_tokens=0,
+    )
+
+
+def _tokens_of(asked: _Asked) -> int:
+    return len(asked.token_ids) + asked.prompt.sampling.max_tokens
+
+
+def _same_draw(one: Sampling, other: Sampling) -> bool:
+    return replace(one, n=1) == replace(other, n=1)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
