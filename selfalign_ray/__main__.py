@@ -76,9 +76,13 @@ def _run(composed: DictConfig) -> int:
     try:
         cfg = typed(composed)
         # Ray and pyarrow take seconds to import; a mistake in the config is told before.
-        from selfalign_ray.job import run_job
+        from selfalign_ray.job import plan_job, run_job
 
-        summary = run_job(cfg)
+        if cfg.plan.rows is None:
+            summary = run_job(cfg)
+            text = _ending(summary)
+        else:
+            summary, text = plan_job(cfg)
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on after the last whole stage")
         return EXIT_INTERRUPTED
@@ -90,7 +94,7 @@ def _run(composed: DictConfig) -> int:
         log.exception("the run failed")
         _say(f"failed: {type(error).__name__}: {error}")
         return EXIT_FAILED
-    sys.stdout.write(_ending(summary))
+    sys.stdout.write(text)
     if summary.problems:
         _say(f"failed: the counts do not add up; {summary.report} says where")
         return EXIT_FAILED

@@ -5,6 +5,7 @@ The numbers live in conf/ alone; a dataclass carries type, unit, meaning and che
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ class StartConfig:
 
 
 @dataclass(kw_only=True)
+class PlanConfig:
+    """A projection out of a small slice, in place of the run: `run_dir/plan/`."""
+
+    rows: int | None = setting(ge=1, decides=False)  # accepted, to project for; null: the run
+    seeds: int = setting(ge=1, decides=False)  # that the slice takes through the hops
+    files: int = setting(ge=1, decides=False)  # at most that it reads to find them
+
+
+@dataclass(kw_only=True)
 class RunConfig:
     """What `selfalign` composes from conf/run.yaml."""
 
@@ -76,6 +86,18 @@ class RunConfig:
     cluster: ClusterConfig
     stages: StagesConfig
     start: StartConfig
+    plan: PlanConfig
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.plan.rows is None:
+            return
+        if self.start.stage or self.start.rows:
+            yield (
+                "plan.rows",
+                "a slice is drawn from the source; leave start.stage and start.rows out",
+            )
+        if self.stages.until:
+            yield "plan.rows", "rows are accepted by the last stage; leave stages.until out"
 
 
 SCHEMAS = {

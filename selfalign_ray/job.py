@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import shlex
@@ -22,7 +23,10 @@ from selfalign_ray.config import ClusterConfig, RunConfig
 from selfalign_ray.engine.actor import stop_engines
 from selfalign_ray.engine.config import ignored
 from selfalign_ray.errors import UserError
-from selfalign_ray.report.report import Summary, report
+from selfalign_ray.report.projection import slice_of
+from selfalign_ray.report.projection_text import write_projection
+from selfalign_ray.report.report import MANIFEST, Summary, report
+from selfalign_ray.report.saved import chain
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.interrupt import interruptible
@@ -54,6 +58,23 @@ def run_job(cfg: RunConfig) -> Summary:
             with Display(names, cfg.cluster.progress_seconds) as display, interruptible():
                 pipeline.run(cfg, display, keep_engines=_is_sweep())
             return report(cfg, run_dir, _sandbox(cfg, names))
+
+
+def plan_job(cfg: RunConfig) -> tuple[Summary, str]:
+    """Runs a small slice, and projects from it what `plan.rows` accepted rows would take.
+
+    Returns:
+        What the slice ended with, and the projection, which lies beside its report as well.
+
+    Raises:
+        UserError: as run_job.
+    """
+    part = slice_of(cfg)
+    summary, run_dir = run_job(part), Path(part.run_dir)
+    names = [stage.name for stage in pipeline.selected(part)]
+    stages = chain(run_dir, names, cfg.report.rows_per_batch)
+    nodes = json.loads((run_dir / MANIFEST).read_text())["hardware"]["cluster"]
+    return summary, write_projection(cfg, stages, run_dir, cpus=sum(n["cpus"] for n in nodes))
 
 
 @contextlib.contextmanager

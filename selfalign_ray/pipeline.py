@@ -167,6 +167,10 @@ def _run_group(
             rows = stage.run(rows, cfg)
     counts = target.write(rows if waiting != 0 else None, last.gives, cfg.stages.rows_per_file)
     seconds = time.monotonic() - began
+    work_seconds, in_flight = display.seen(seconds, sum(counts.values()))
+    figures = _difference(snapshot(), counts_before)
+    if in_flight:
+        figures["engine"] = figures.get("engine", {}) | in_flight
     target.finish(
         {
             "stage": last.name,
@@ -174,9 +178,10 @@ def _run_group(
             "fingerprint": prints[last.name],
             "rows": counts,
             "seconds": round(seconds, 3),
+            "work_seconds": work_seconds,  # less the start; null where it was over too soon to see
             "started": started,
             "finished": now(),
-            "figures": _difference(snapshot(), counts_before),
+            "figures": figures,
         }
     )
     display.end(last.name, counts, seconds)
@@ -309,8 +314,9 @@ def _difference(
 
 def _no_seed(cfg: RunConfig, target: Saved, counts: dict[str, int]) -> str:
     reasons = "\n".join(f"  {reason}: {count}" for reason, count in counts.items())
+    limit = "source.limit" if cfg.plan.rows is None else "plan.files"
     return (
         f"source={cfg.source.kind}: no seed is left after the stage {target.name}:\n{reasons}\n"
-        "Give a larger source.limit or another source, or loosen the rules in seeds.quality. "
+        f"Give a larger {limit} or another source, or loosen the rules in seeds.quality. "
         f"Every row with its reason is in {target.rows}"
     )

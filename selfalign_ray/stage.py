@@ -33,6 +33,9 @@ from selfalign_ray.watch.tally import count
 log = logging.getLogger(__name__)
 
 KEPT = "kept"
+# Other than the stages' own, so that Ray does not fuse writing with them: the rows of a whole file
+# would be one task's, from the first stage of the group on.
+_WRITE_CPUS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +111,10 @@ class Saved:
         if rows is not None:
             conform = partial(_conform, schema=schema, stage=self.name)
             rows.map_batches(conform, batch_format="pyarrow", batch_size=None).write_parquet(
-                str(self.rows), mode=SaveMode.OVERWRITE, min_rows_per_file=rows_per_file
+                str(self.rows),
+                mode=SaveMode.OVERWRITE,
+                min_rows_per_file=rows_per_file,
+                ray_remote_args={"num_cpus": _WRITE_CPUS},
             )
         if not any(self.rows.glob("*.parquet")):
             self.rows.mkdir(parents=True, exist_ok=True)

@@ -36,10 +36,21 @@ class HopFigures:
     cached_tokens: int = 0  # of the prompts, from the prefix cache
     output_tokens: int = 0
     seconds: float = 0.0  # of waiting, summed over prompts; many wait at once
+    work_seconds: float = 0.0  # wall time of the saved stages it is part of, less their start
 
     @property
     def cached_share(self) -> float | None:
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Written tokens over the time that the hop shares with the others of its stage."""
+        return self.output_tokens / self.work_seconds if self.work_seconds else None
+
+    @property
+    def in_flight(self) -> float | None:
+        """Prompts of the hop that the engines had at the mean: Little's law."""
+        return self.seconds / self.work_seconds if self.work_seconds else None
 
 
 @dataclass
@@ -63,6 +74,10 @@ class Figures:
     held_seconds: float = 0.0  # of engines, from their start to their end, summed
     gpu_seconds: float = 0.0  # of the GPUs that they held
     hop_seconds: float = 0.0  # wall time of the saved stages with hops, loading included
+    rows_in_flight_mean: float | None = None  # at the engines, over those stages less their start
+    rows_in_flight_most: float | None = None
+    sandbox_cpu_seconds: float = 0.0
+    sandbox_busy_seconds: float = 0.0  # of its actors with samples, summed
     samples: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)  # samples by verdict, most first
     not_executed: dict[str, int] = field(default_factory=dict)  # samples by drop_reason
@@ -112,13 +127,17 @@ def take_figures(stages: Sequence[SavedStage]) -> Figures:
     """Reads manifests and rows."""
     figures = Figures(stage_seconds={s.name: float(s.manifest["seconds"]) for s in stages})
     for stage in stages:
-        engine = stage.manifest.get("figures", {}).get("engine", {})
+        engine = _counted(stage, "engine")
         figures.load_seconds += engine.get("load_seconds", 0.0)
         figures.engines += int(engine.get("engines", 0))
         figures.held_seconds += engine.get("held_seconds", 0.0)
         figures.gpu_seconds += engine.get("gpu_seconds", 0.0)
-        if set(stage.group) & set(HOP_NAMES):
+        execution = _counted(stage, "execution")
+        figures.sandbox_cpu_seconds += execution.get("cpu_seconds", 0.0)
+        figures.sandbox_busy_seconds += execution.get("busy_seconds", 0.0)
+        if has_hops(stage):
             figures.hop_seconds += float(stage.manifest["seconds"])
+    _take_in_flight(figures, stages)
     _take_hops(figures, stages)
     _take_samples(figures, stages)
     _take_dataset(figures, stages)
@@ -127,11 +146,49 @@ def take_figures(stages: Sequence[SavedStage]) -> Figures:
     return figures
 
 
+def has_hops(stage: SavedStage) -> bool:
+    """Whether a saved stage holds the work of hops, those of further rounds included."""
+    return any(hop_of(name) for name in stage.group)
+
+
+def hop_of(stage: str) -> str | None:
+    """The hop that a stage runs, `responses` also of `responses_2`; None where it runs none."""
+    name = stage.partition("_")[0]
+    return name if name in HOP_NAMES else None
+
+
+def work_seconds(stage: SavedStage) -> float:
+    """Of a saved stage, less its start where that was seen."""
+    manifest = stage.manifest
+    seen = manifest.get("work_seconds")
+    return float(manifest["seconds"] if seen is None else seen)
+
+
+def _counted(stage: SavedStage, name: str) -> Mapping[str, float]:
+    found: Mapping[str, float] = stage.manifest.get("figures", {}).get(name, {})
+    return found
+
+
+def _take_in_flight(figures: Figures, stages: Sequence[SavedStage]) -> None:
+    seen = [
+        (engine["rows_in_flight_mean"], engine["rows_in_flight_most"], work_seconds(stage))
+        for stage in stages
+        if "rows_in_flight_mean" in (engine := _counted(stage, "engine"))
+    ]
+    if seconds := sum(weight for _, _, weight in seen):
+        figures.rows_in_flight_mean = sum(mean * weight for mean, _, weight in seen) / seconds
+        figures.rows_in_flight_most = max(most for _, most, _ in seen)
+
+
 def _take_hops(figures: Figures, stages: Sequence[SavedStage]) -> None:
     here = [hop for hop in HOP_NAMES if holding(stages, hop)]
     figures.hops = {hop: HopFigures() for hop in here}
+    for stage in stages:
+        for hop in {hop for name in stage.group if (hop := hop_of(name))}:
+            figures.hops[hop].work_seconds += work_seconds(stage)
     models: Counter[str] = Counter()
-    for batch in last_seen(stages, HOP_NAMES, ["hops", "model"]):
+    asking = [name for stage in stages for name in stage.group if hop_of(name)]
+    for batch in last_seen(stages, asking, ["hops", "model"]):
         models.update(model for model in batch["model"].to_pylist() if model)
         if not pa.types.is_list(batch["hops"].type):
             continue
@@ -251,9 +308,19 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def as_data(figures: Figures) -> Mapping[str, object]:
+def as_data(figures: Figures) -> dict[str, object]:
     """The figures as plain data for the manifest."""
+    hops = {
+        name: dataclasses.asdict(hop)
+        | {
+            "cached_share": hop.cached_share,
+            "tokens_per_second": hop.tokens_per_second,
+            "in_flight": hop.in_flight,
+        }
+        for name, hop in figures.hops.items()
+    }
     return dataclasses.asdict(figures) | {
+        "hops": hops,
         "output_tokens": figures.output_tokens,
         "cached_share": figures.cached_share,
         "tokens_per_second": figures.tokens_per_second,

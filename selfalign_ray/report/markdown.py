@@ -134,15 +134,21 @@ def _rates(cfg: RunConfig, figures: Figures) -> Iterator[str]:
         yield f"engines started: {figures.engines}, each in {each:.1f} s"
     if (speed := figures.tokens_per_second) is not None:
         yield f"{speed:,.0f} tokens/s written, loading included"
+    if (mean := figures.rows_in_flight_mean) is not None:
+        yield f"{mean:,.1f} rows in flight at the mean, {figures.rows_in_flight_most:,.0f} at most"
     if (hourly := figures.accepted_per_engine_hour) is not None:
-        yield f"{hourly:,.1f} accepted rows per engine-hour"
+        held = figures.held_seconds
+        yield f"{hourly:,.1f} accepted rows per engine-hour; engines were held for {held:,.0f} s"
     per_gpu = figures.accepted_per_gpu_hour
     if per_gpu is not None:
-        hours = figures.gpu_seconds / 3600
-        yield f"{per_gpu:,.1f} accepted rows per GPU-hour, over {hours:,.2f} of them"
+        held = figures.gpu_seconds
+        yield f"{per_gpu:,.1f} accepted rows per GPU-hour; GPUs were held for {held:,.0f} GPU-s"
     price = cfg.report.price_per_gpu_hour
-    if per_gpu and price is not None:
-        yield f"{1000 * price / per_gpu:,.2f} for 1,000 accepted rows, at {price:g} a GPU-hour"
+    if per_gpu and price:
+        yield (
+            f"at {price:g} a GPU-hour, {1000 * price / per_gpu:,.2f} for 1,000 accepted rows, or "
+            f"{per_gpu / price:,.1f} of them for 1"
+        )
 
 
 def _hops(figures: Figures) -> str:
@@ -153,20 +159,31 @@ def _hops(figures: Figures) -> str:
             hop.prompt_tokens,
             percent(hop.cached_share),
             hop.output_tokens,
+            hop.tokens_per_second,
+            hop.in_flight,
             _share(hop.seconds, hop.prompts),
         )
         for name, hop in figures.hops.items()
     ]
     if not rows:
         return ""
-    head = ("hop", "prompts", "prompt tokens", "prefix cached", "tokens written", "s per prompt")
+    head = (
+        "hop",
+        "prompts",
+        "prompt tokens",
+        "prefix cached",
+        "tokens written",
+        "tokens/s",
+        "in flight",
+        "s per prompt",
+    )
     shares = [
         (figures.cached_share, "of all prompt tokens came from the prefix cache"),
         (figures.distinct_concepts, "of the lists of concepts are distinct"),
         (figures.distinct_instructions, "of the instructions are distinct"),
     ]
     lines = [f"- {percent(share)} {text}" for share, text in shares if share is not None]
-    return "\n\n".join([table(head, rows, numbers=5), *(["\n".join(lines)] if lines else [])])
+    return "\n\n".join([table(head, rows, numbers=7), *(["\n".join(lines)] if lines else [])])
 
 
 def _verdicts(figures: Figures) -> str:
@@ -191,6 +208,8 @@ def _verdicts(figures: Figures) -> str:
     ]
     if (share := figures.vacuous_share) is not None:
         lines.append(f"- {percent(share)} of the passing samples have only trivial asserts")
+    if figures.sandbox_cpu_seconds:
+        lines.append(f"- {figures.sandbox_cpu_seconds:,.1f} CPU-seconds in the sandbox")
     if figures.refused:
         refused = ", ".join(f"{cell(why)} {number:,}" for why, number in figures.refused.items())
         lines.append(f"- passing samples refused after that: {refused}")

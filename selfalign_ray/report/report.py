@@ -111,7 +111,7 @@ def manifest_of(
                 for step in funnel.steps
             ],
         },
-        "figures": as_data(figures),
+        "figures": as_data(figures) | {"accepted_per_money": _per_money(cfg, figures)},
         "licenses": figures.licenses,
         "sandbox": sandbox,
         "fingerprints": {stage.name: stage.manifest.get("fingerprint") for stage in stages},
@@ -120,6 +120,12 @@ def manifest_of(
         "hardware": hardware(),
         "config": dataclasses.asdict(cfg),
     }
+
+
+def _per_money(cfg: RunConfig, figures: Figures) -> float | None:
+    """Rows of the data set for a unit of the price's currency; None without price or GPUs."""
+    price, per_gpu = cfg.report.price_per_gpu_hour, figures.accepted_per_gpu_hour
+    return per_gpu / price if price and per_gpu is not None else None
 
 
 def _named(dropped: Mapping[tuple[str, str], int]) -> dict[str, int]:

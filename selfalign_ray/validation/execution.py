@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from selfalign_ray.config import RunConfig
 from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.sandbox.verdict import Verdict
-from selfalign_ray.watch.tally import count, flush
+from selfalign_ray.watch.tally import count, flush, gauge
 
 Row = dict[str, Any]
 _COLUMNS = frozenset(field.name for field in schemas.VERDICT)
@@ -54,8 +55,11 @@ class _SandboxActor:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block.to_pylist()
+        gauge("execution", rows_in_flight=len(rows))
         programs = [(row, sample) for row in rows for sample in executable(row)]
+        began = time.monotonic()
         verdicts = self._sandbox.judge([(s["code"], s["tests"]) for _, s in programs])
+        count("execution", busy_seconds=time.monotonic() - began)
         for row in rows:
             row["verdicts"] = row.get("verdicts") or []
         for (row, sample), verdict in zip(programs, verdicts, strict=True):
@@ -64,6 +68,7 @@ class _SandboxActor:
         for row in rows:
             row["drop_reason"] = row["drop_reason"] or reason_of(row["verdicts"])
         count("execution", rows=len(rows))
+        gauge("execution", rows_in_flight=0)
         flush()  # the actor is killed right after its last block
         return pa.Table.from_pylist(rows, schema=schemas.JUDGED)
 

@@ -89,6 +89,19 @@ class Display:
             self._progress.end(stage, counts, seconds)
         log.info("%s: %s in %s", stage, outcome(counts), span(seconds), extra=self._extra)
 
+    def seen(self, seconds: float, rows: int) -> tuple[float | None, dict[str, float]]:
+        """What the looks at a group that has just ended found.
+
+        Args:
+            seconds: that it took.
+            rows: that left it.
+
+        Returns:
+            Seconds of work, as Progress.work_seconds gives them, and rows in flight at the engines.
+        """
+        with self._lock:
+            return self._progress.work_seconds(seconds, rows), self._progress.rows_in_flight()
+
     def reused(self, stage: str, counts: Mapping[str, int]) -> None:
         """A stage was whole before this run."""
         with self._lock:

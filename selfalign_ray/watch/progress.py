@@ -21,7 +21,8 @@ _RATE_SECONDS = 60.0  # least span that a rate is taken over; later half of the 
 _HISTORY = 600  # looks that a rate can reach back
 _LOOK_SECONDS = 1.0  # between two that are kept
 _UNITS = ("files", "functions", "prompts", "rows", "samples")  # that a fused stage may count
-_NOT_VERDICTS = {"rows", "samples", "cpu_seconds"}  # among the counters of execution
+# Among the counters of execution.
+_NOT_VERDICTS = {"rows", "rows_in_flight", "samples", "cpu_seconds", "busy_seconds"}
 
 
 @dataclass
@@ -45,6 +46,17 @@ class StageProgress:
 
 
 @dataclass
+class Seen:
+    """What the looks at a running group saw."""
+
+    started: float | None = None  # when its first row was under way, by the clock
+    done_at_start: int = 0  # rows that had left the group by then
+    looked: float = 0.0  # the last time
+    row_seconds: float = 0.0  # rows in flight, integrated over the time since `started`
+    most: float = 0.0  # rows in flight
+
+
+@dataclass
 class Progress:
     """The whole table."""
 
@@ -56,6 +68,7 @@ class Progress:
         self.stages = [StageProgress(name) for name in self.names]
         self.began = self.clock()
         self._group_began = self.began
+        self._seen = Seen()
         self._history: deque[tuple[float, float, float]] = deque(maxlen=_HISTORY)
 
     def begin(self, name: str, total: int | None) -> None:
@@ -64,6 +77,7 @@ class Progress:
         end = self._stage(name)
         end.ends_group, end.total = True, total
         self._group_began = self.clock()
+        self._seen = Seen()
         self._history.clear()
 
     def end(self, name: str, counts: Mapping[str, int], seconds: float) -> None:
@@ -86,6 +100,46 @@ class Progress:
         if running and (not self._history or now - self._history[-1][0] >= _LOOK_SECONDS):
             done = self.rows_done(running) or 0
             self._history.append((now, done, self._output_tokens()))
+        if running:
+            self._look(running, now)
+
+    def work_seconds(self, seconds: float, rows: int) -> float | None:
+        """How long a group that has just ended worked at its rows: its time less its start.
+
+        What left the group before the first look at it is taken to have been as fast as the rest.
+
+        Args:
+            seconds: of the group.
+            rows: that left it.
+
+        Returns:
+            Seconds; None where all was over before anyone looked.
+        """
+        seen = self._seen
+        if seen.started is None or rows <= seen.done_at_start:
+            return None
+        span = seconds - (seen.started - self._group_began)
+        worked = max(0.0, span) * rows / (rows - seen.done_at_start)
+        return round(min(seconds, worked), 3)
+
+    def rows_in_flight(self) -> dict[str, float]:
+        """Mean and most of the rows at the engines of the group, from its first row on."""
+        seen = self._seen
+        if seen.started is None or not seen.most:
+            return {}
+        mean = seen.row_seconds / span if (span := seen.looked - seen.started) else seen.most
+        return {"rows_in_flight_mean": round(mean, 3), "rows_in_flight_most": seen.most}
+
+    def _look(self, running: StageProgress, now: float) -> None:
+        seen = self._seen
+        in_flight = self._amounts("engine").get("rows_in_flight", 0)
+        counted = (self._amounts(stage.name) for stage in self._group(running.name))
+        if seen.started is not None:
+            seen.row_seconds += in_flight * (now - seen.looked)
+        elif in_flight or any(value for amounts in counted for value in amounts.values()):
+            seen.started, seen.done_at_start = now, self.rows_done(running) or 0
+        seen.looked = now
+        seen.most = max(seen.most, in_flight)
 
     @property
     def running(self) -> StageProgress | None:
