@@ -19,6 +19,7 @@ from selfalign_ray.errors import UserError
 from selfalign_ray.hops.generate import check_hop, generate
 from selfalign_ray.hops.shots import read_examples
 from selfalign_ray.seeds.functions import functions
+from selfalign_ray.seeds.near_duplicates import near_duplicates
 from selfalign_ray.seeds.quality import quality
 from selfalign_ray.seeds.read import read
 from selfalign_ray.seeds.sample import sample
@@ -43,6 +44,14 @@ def stages() -> list[Stage]:
         _stage("functions", functions, schemas.SEED, ("content",), lambda c: c.seeds.functions),
         _stage("quality", quality, schemas.SEED, ("seed",), lambda c: c.seeds.quality, saves=True),
         _stage("unique", unique, schemas.SEED, ("seed",), lambda c: c.seeds.unique, saves=True),
+        _stage(
+            "near_duplicates",
+            near_duplicates,
+            schemas.SEED,
+            ("seed",),
+            lambda c: c.seeds.near_duplicates,
+            saves=True,
+        ),
         _stage("sample", sample, schemas.SEED, ("seed",), lambda c: c.seeds.sample, saves=True),
         # Three hops of one model: seed -> concepts -> instruction -> n responses with tests.
         _hop("concepts", ("seed",)),

@@ -22,6 +22,8 @@ ORIGIN = (
     pa.field("file_id", pa.string()),  # of the file's bytes, ids.py; null where unreadable
 )
 DROP_REASON = pa.field("drop_reason", pa.string())  # why the row stops; null while it is kept
+# What supports a drop_reason: of use in the stage that gives it alone.
+EVIDENCE = ("near_duplicate_of", "near_duplicate_jaccard", "benchmark_hits")
 
 # One row a file, as the readers give it.
 FILE = pa.schema(
@@ -42,6 +44,8 @@ SEED = pa.schema(
         pa.field("seed", pa.string()),  # the function, with the imports that it uses above it
         pa.field("name", pa.string()),  # of the function
         pa.field("line", pa.int32()),  # where the function begins in its file, from 1
+        pa.field("near_duplicate_of", pa.string()),  # seed_id of the kept seed that it resembles
+        pa.field("near_duplicate_jaccard", pa.float32()),  # of the two
         DROP_REASON,
     ]
 )
@@ -78,7 +82,7 @@ SAMPLE = pa.struct(
 # `seed_id` is the row's identity from here on.
 HOPS = pa.schema(
     [
-        *(field for field in SEED if field.name != "drop_reason"),
+        *(field for field in SEED if field.name not in (*EVIDENCE, "drop_reason")),
         pa.field("concepts", TEXTS),
         pa.field("kind", pa.string()),  # that the instruction asks for, of recipe.kinds
         pa.field("difficulty", pa.string()),  # likewise, of recipe.difficulties

@@ -27,7 +27,7 @@ def area_{n}(radius: float, factor: float) -> float:
     scaled = radius * factor + {n}
     return math.pi * scaled**2
 '''
-SAVED = ("quality", "unique", "sample", "responses", "metrics", "duplicates")
+SAVED = ("quality", "unique", "near_duplicates", "sample", "responses", "metrics", "duplicates")
 
 
 @pytest.fixture

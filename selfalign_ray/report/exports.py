@@ -24,8 +24,9 @@ INSTRUCTIONS = "instructions.jsonl"
 RESPONSES = "responses.jsonl"
 DATASET = "instruction_dataset.jsonl"
 
-_SEEDS = ("quality", "unique", "sample")
-_SEED_COLUMNS = [name for name in schemas.SEED.names if name != "drop_reason"]
+_SEEDS = ("quality", "unique", "near_duplicates", "decontamination", "sample")
+_SEED_COLUMNS = [name for name in schemas.SEED.names if name in schemas.HOPS.names]
+_SEED_COLUMNS.remove("drop_reason")
 _CONCEPTS_COLUMNS = [*_SEED_COLUMNS, "concepts", "model"]
 _INSTRUCTION_COLUMNS = [*_SEED_COLUMNS, "concepts", "kind", "difficulty", "instruction", "model"]
 _NOT_IN_DATASET = ("hops", "sanitised", "error", "drop_reason")
