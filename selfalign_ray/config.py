@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from selfalign_ray.decontamination.config import DecontaminationConfig
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import RecipeConfig
@@ -65,6 +66,7 @@ class RunConfig:
     run_dir: str = setting(decides=False)  # runs_root/name
     source: SourceConfig
     seeds: SeedsConfig
+    decontamination: DecontaminationConfig
     recipe: RecipeConfig
     model: ModelConfig
     engine: EngineConfig
@@ -82,6 +84,7 @@ SCHEMAS = {
     ("source", "installed_schema"): InstalledSource,
     ("source", "folder_schema"): FolderSource,
     ("seeds", "schema"): SeedsConfig,
+    ("decontamination", "schema"): DecontaminationConfig,
     ("recipe", "schema"): RecipeConfig,
     ("model", "schema"): ModelConfig,
     ("engine", "schema"): EngineConfig,

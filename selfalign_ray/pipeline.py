@@ -15,6 +15,8 @@ from ray.data import Dataset
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
+from selfalign_ray.decontamination.benchmarks import read_benchmarks
+from selfalign_ray.decontamination.decontamination import decontamination, final_decontamination
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.generate import check_hop, generate
 from selfalign_ray.hops.shots import read_examples
@@ -52,6 +54,14 @@ def stages() -> list[Stage]:
             lambda c: c.seeds.near_duplicates,
             saves=True,
         ),
+        _stage(
+            "decontamination",
+            decontamination,
+            schemas.SEED,
+            ("seed",),
+            lambda c: c.decontamination,
+            saves=True,
+        ),
         _stage("sample", sample, schemas.SEED, ("seed",), lambda c: c.seeds.sample, saves=True),
         # Three hops of one model: seed -> concepts -> instruction -> n responses with tests.
         _hop("concepts", ("seed",)),
@@ -73,7 +83,7 @@ def stages() -> list[Stage]:
             lambda c: c.validation.metrics,
             saves=True,
         ),
-        # Selection: one good response an instruction, nothing twice.
+        # Selection: one good response an instruction, nothing of a benchmark, nothing twice.
         _stage(
             "sanitise",
             sanitise,
@@ -87,6 +97,13 @@ def stages() -> list[Stage]:
             schemas.SELECTED,
             ("samples", "verdicts", "metrics", "sanitised"),
             lambda c: c.selection.choose,
+        ),
+        _stage(
+            "final_decontamination",
+            final_decontamination,
+            schemas.SELECTED,
+            ("final_instruction", "response", "code"),
+            lambda c: c.decontamination,
         ),
         _stage(
             "duplicates",
@@ -108,6 +125,8 @@ def check(cfg: RunConfig) -> None:
     for stage in selected(cfg):
         if stage.is_hop:
             check_hop(cfg, stage.name)
+    if any(stage.name.endswith("decontamination") for stage in selected(cfg)):
+        read_benchmarks(cfg.decontamination)
 
 
 def run(cfg: RunConfig, display: Display) -> Saved:

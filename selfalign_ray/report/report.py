@@ -14,6 +14,7 @@ from typing import Any
 from selfalign_ray import pipeline
 from selfalign_ray.config import RunConfig
 from selfalign_ray.engine.open import device_of
+from selfalign_ray.report.contamination import take_contamination
 from selfalign_ray.report.examples import pick
 from selfalign_ray.report.exports import DATASET, write_exports
 from selfalign_ray.report.figures import Figures, as_data, take_figures
@@ -62,6 +63,7 @@ def report(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> Sum
         cfg,
         funnel,
         figures,
+        contamination=take_contamination(run_dir, stages),
         examples=pick(stages, cfg.report.examples, cfg.run_seed),
         sandbox=sandbox,
         gpus=_gpus_used(cfg),
