@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from selfalign_ray.decontamination.config import DecontaminationConfig
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import GenerationConfig, RecipeConfig
@@ -75,6 +76,7 @@ class RunConfig:
     run_dir: str = setting(decides=False)  # runs_root/name
     source: SourceConfig
     seeds: SeedsConfig
+    decontamination: DecontaminationConfig
     recipe: RecipeConfig
     generation: GenerationConfig
     model: ModelConfig
@@ -105,6 +107,7 @@ SCHEMAS = {
     ("source", "installed_schema"): InstalledSource,
     ("source", "folder_schema"): FolderSource,
     ("seeds", "schema"): SeedsConfig,
+    ("decontamination", "schema"): DecontaminationConfig,
     ("recipe", "schema"): RecipeConfig,
     ("generation", "schema"): GenerationConfig,
     ("model", "schema"): ModelConfig,

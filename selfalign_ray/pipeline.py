@@ -15,11 +15,14 @@ from ray.data import Dataset
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
+from selfalign_ray.decontamination.benchmarks import read_benchmarks
+from selfalign_ray.decontamination.decontamination import decontamination, final_decontamination
 from selfalign_ray.engine.actor import stop_engines
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.generate import check_hop, generate, generate_again, opening_for, pool_of
 from selfalign_ray.hops.shots import read_examples
 from selfalign_ray.seeds.functions import functions
+from selfalign_ray.seeds.near_duplicates import near_duplicates
 from selfalign_ray.seeds.quality import quality
 from selfalign_ray.seeds.read import read
 from selfalign_ray.seeds.sample import sample
@@ -44,6 +47,22 @@ def stages(cfg: RunConfig) -> list[Stage]:
         _stage("functions", functions, schemas.SEED, ("content",), lambda c: c.seeds.functions),
         _stage("quality", quality, schemas.SEED, ("seed",), lambda c: c.seeds.quality, saves=True),
         _stage("unique", unique, schemas.SEED, ("seed",), lambda c: c.seeds.unique, saves=True),
+        _stage(
+            "near_duplicates",
+            near_duplicates,
+            schemas.SEED,
+            ("seed",),
+            lambda c: c.seeds.near_duplicates,
+            saves=True,
+        ),
+        _stage(
+            "decontamination",
+            decontamination,
+            schemas.SEED,
+            ("seed",),
+            lambda c: c.decontamination,
+            saves=True,
+        ),
         _stage("sample", sample, schemas.SEED, ("seed",), lambda c: c.seeds.sample, saves=True),
         # Hops of one model: seed -> concepts -> instruction [-> tests] -> n responses.
         _hop("concepts", ("seed",)),
@@ -62,7 +81,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: c.validation.metrics,
             saves=True,
         ),
-        # Selection: one good response an instruction, nothing twice.
+        # Selection: one good response an instruction, nothing of a benchmark, nothing twice.
         _stage(
             "sanitise",
             sanitise,
@@ -76,6 +95,13 @@ def stages(cfg: RunConfig) -> list[Stage]:
             schemas.SELECTED,
             ("samples", "verdicts", "metrics", "sanitised"),
             lambda c: c.selection.choose,
+        ),
+        _stage(
+            "final_decontamination",
+            final_decontamination,
+            schemas.SELECTED,
+            ("final_instruction", "response", "code"),
+            lambda c: c.decontamination,
         ),
         _stage(
             "duplicates",
@@ -97,6 +123,8 @@ def check(cfg: RunConfig) -> None:
     for stage in selected(cfg):
         if stage.hop:
             check_hop(cfg, stage.hop)
+    if any(stage.name.endswith("decontamination") for stage in selected(cfg)):
+        read_benchmarks(cfg.decontamination)
 
 
 def run(cfg: RunConfig, display: Display, *, keep_engines: bool = False) -> Saved:

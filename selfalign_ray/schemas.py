@@ -22,6 +22,21 @@ ORIGIN = (
     pa.field("file_id", pa.string()),  # of the file's bytes, ids.py; null where unreadable
 )
 DROP_REASON = pa.field("drop_reason", pa.string())  # why the row stops; null while it is kept
+# What supports a drop_reason: of use in the stage that gives it alone.
+EVIDENCE = ("near_duplicate_of", "near_duplicate_jaccard", "benchmark_hits")
+
+# A benchmark's text in a row, with the evidence.
+BENCHMARK_HIT = pa.struct(
+    [
+        pa.field("benchmark", pa.string()),  # its name in the settings
+        pa.field("item", pa.string()),  # its id there
+        pa.field("part", pa.string()),  # prompt, solution or test
+        pa.field("method", pa.string()),  # substring, grams or tree
+        pa.field("share", pa.float64()),  # of the benchmark's text that the row holds
+        pa.field("near", pa.bool_()),  # too little to drop the row
+        pa.field("text", pa.string()),  # what the two share, the longest run of it
+    ]
+)
 
 # One row a file, as the readers give it.
 FILE = pa.schema(
@@ -42,6 +57,9 @@ SEED = pa.schema(
         pa.field("seed", pa.string()),  # the function, with the imports that it uses above it
         pa.field("name", pa.string()),  # of the function
         pa.field("line", pa.int32()),  # where the function begins in its file, from 1
+        pa.field("near_duplicate_of", pa.string()),  # seed_id of the kept seed that it resembles
+        pa.field("near_duplicate_jaccard", pa.float32()),  # of the two
+        pa.field("benchmark_hits", pa.list_(BENCHMARK_HIT)),  # the surest first
         DROP_REASON,
     ]
 )
@@ -80,7 +98,7 @@ SAMPLE = pa.struct(
 # `seed_id` is the row's identity from here on.
 HOPS = pa.schema(
     [
-        *(field for field in SEED if field.name != "drop_reason"),
+        *(field for field in SEED if field.name not in (*EVIDENCE, "drop_reason")),
         pa.field("concepts", TEXTS),
         pa.field("kind", pa.string()),  # that the instruction asks for, of recipe.kinds
         pa.field("difficulty", pa.string()),  # likewise, of recipe.difficulties
@@ -168,6 +186,7 @@ SELECTED = pa.schema(
         pa.field("response", pa.string()),  # sanitised
         pa.field("code", pa.string()),  # as executed
         pa.field("tests", pa.string()),  # as executed
+        pa.field("benchmark_hits", pa.list_(BENCHMARK_HIT)),  # of all these texts
         DROP_REASON,
     ]
 )

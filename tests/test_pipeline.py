@@ -27,7 +27,16 @@ def area_{n}(radius: float, factor: float) -> float:
     scaled = radius * factor + {n}
     return math.pi * scaled**2
 '''
-SAVED = ("quality", "unique", "sample", "responses", "metrics", "duplicates")
+SAVED = (
+    "quality",
+    "unique",
+    "near_duplicates",
+    "decontamination",
+    "sample",
+    "responses",
+    "metrics",
+    "duplicates",
+)
 
 
 @pytest.fixture
@@ -51,6 +60,7 @@ def config(run_config, source):
             f"source.path='{source}'",
             "source.license=MIT",
             "engine=standin",
+            "seeds.near_duplicates.jaccard=1",  # the functions differ in a number alone
             "recipe.hops.responses.sampling.n=3",
             *overrides,
         )

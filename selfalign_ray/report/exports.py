@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from selfalign_ray import schemas
+from selfalign_ray.report.contamination import hit_lines
 from selfalign_ray.report.lines import SortedLines
 from selfalign_ray.report.saved import Row, SavedStage, holding, last_seen, to_rows
 
@@ -23,12 +24,14 @@ CONCEPTS = "concepts.jsonl"
 INSTRUCTIONS = "instructions.jsonl"
 RESPONSES = "responses.jsonl"
 DATASET = "instruction_dataset.jsonl"
+HITS = "benchmark_hits.jsonl"
 
-_SEEDS = ("quality", "unique", "sample")
-_SEED_COLUMNS = [name for name in schemas.SEED.names if name != "drop_reason"]
+_SEEDS = ("quality", "unique", "near_duplicates", "decontamination", "sample")
+_SEED_COLUMNS = [name for name in schemas.SEED.names if name in schemas.HOPS.names]
+_SEED_COLUMNS.remove("drop_reason")
 _CONCEPTS_COLUMNS = [*_SEED_COLUMNS, "concepts", "model"]
 _INSTRUCTION_COLUMNS = [*_SEED_COLUMNS, "concepts", "kind", "difficulty", "instruction", "model"]
-_NOT_IN_DATASET = ("hops", "sanitised", "error", "drop_reason")
+_NOT_IN_DATASET = ("hops", "sanitised", "error", "benchmark_hits", "drop_reason")
 DATASET_COLUMNS = [name for name in schemas.SELECTED.names if name not in _NOT_IN_DATASET]
 _ORIGIN_COLUMNS = [field.name for field in schemas.ORIGIN if field.name != "row_id"]
 
@@ -48,6 +51,7 @@ def write_exports(run_dir: Path, stages: Sequence[SavedStage], sort_mb: int) -> 
         (INSTRUCTIONS, _filled(stages, "instruction", _INSTRUCTION_COLUMNS)),
         (RESPONSES, _responses(stages)),
         (DATASET, _dataset(stages)),
+        (HITS, hit_lines(stages)),
     ):
         if rows is None:
             (run_dir / name).unlink(missing_ok=True)

@@ -31,6 +31,7 @@ _STAGE_OF = {
     "no_passing_sample": "execution",
     "sandbox_failed": "execution",
     "no_choice": "choose",
+    "benchmark_text": "final_decontamination",
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selfalign_ray.config import RunConfig
+from selfalign_ray.report.contamination import Contamination, as_markdown
 from selfalign_ray.report.examples import show
 from selfalign_ray.report.figures import Figures
 from selfalign_ray.report.funnel import Funnel, Step
@@ -21,6 +22,7 @@ def markdown(
     funnel: Funnel,
     figures: Figures,
     *,
+    contamination: Contamination | None,
     examples: Sequence[Row],
     sandbox: Mapping[str, Any] | None,
 ) -> str:
@@ -30,6 +32,7 @@ def markdown(
         cfg: the run's settings.
         funnel: where the rows went.
         figures: rates, tokens, verdicts.
+        contamination: what was found of benchmarks; None where nothing was looked for.
         examples: accepted pairs to show.
         sandbox: what `Sandbox.describe` says; None where nothing was executed.
     """
@@ -42,6 +45,7 @@ def markdown(
         _section("Hops", _hops(figures)),
         _section("Verdicts", _verdicts(figures)),
         _section("Data set", _dataset(figures)),
+        _section("Decontamination", as_markdown(contamination)),
         _section("Examples", "\n\n".join(_examples(cfg, examples))),
         _section("Sandbox", _sandbox(sandbox)),
         _section("Settings", _settings(cfg)),

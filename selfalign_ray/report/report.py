@@ -13,6 +13,7 @@ from typing import Any
 
 from selfalign_ray import pipeline
 from selfalign_ray.config import RunConfig
+from selfalign_ray.report.contamination import take_contamination
 from selfalign_ray.report.examples import pick
 from selfalign_ray.report.exports import DATASET, write_exports
 from selfalign_ray.report.figures import Figures, as_data, take_figures
@@ -61,6 +62,7 @@ def report(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> Sum
         cfg,
         funnel,
         figures,
+        contamination=take_contamination(run_dir, stages),
         examples=pick(stages, cfg.report.examples, cfg.run_seed),
         sandbox=sandbox,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from selfalign_ray.near_copies import LikenessConfig
 from selfalign_ray.settings import setting
 
 
@@ -103,4 +104,5 @@ class SeedsConfig:
     functions: FunctionsConfig
     quality: QualityConfig
     unique: UniqueConfig
+    near_duplicates: LikenessConfig
     sample: SampleConfig

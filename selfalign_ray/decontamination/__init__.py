@@ -1,0 +1,1 @@
+"""Benchmark texts: what they are, and which rows hold them."""

@@ -1,0 +1,158 @@
+"""normal.py: what two texts or functions may differ in and still be the same."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfalign_ray.decontamination.normal import (
+    bare,
+    bodies,
+    outline,
+    parsed,
+    plain_tokens,
+    quoted_blocks,
+    shape_of,
+)
+
+
+def shapes(code: str) -> list[tuple[str, bytes]]:
+    tree = parsed(code)
+    assert tree is not None
+    found = [shape_of(name, node) for name, node, _ in bodies(tree)]
+    return [(shape.name, shape.digest) for shape in found if shape is not None]
+
+
+BASE = """
+def clip(values: list[int], low: int = 0) -> list[int]:
+    '''Clip them.'''
+    found = []
+    for value in values:
+        if value > low and len(values) > 2:
+            found.append(value * 2)
+    return found
+"""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        BASE.replace("values", "numbers").replace("low", "least").replace("clip", "f"),
+        BASE.replace("'''Clip them.'''\n", "# no docstring\n"),
+        BASE.replace(": list[int]", "").replace(" -> list[int]", ""),
+        BASE.replace("> 2", "> 17"),
+        BASE.replace("found = []", "found: list[int] = []"),
+        BASE.replace("def clip", "async def clip"),
+        "@cache\n" + BASE.strip(),
+        BASE.replace("    ", "\t"),
+    ],
+)
+def test_functions_of_one_shape(other: str) -> None:
+    assert shapes(other)[0][1] == shapes(BASE)[0][1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        BASE.replace("len(values)", "sum(values)"),
+        BASE.replace(" and ", " or "),
+        BASE.replace("append", "extend"),
+        BASE.replace("value > low", "low > value"),
+        BASE.replace("return found", "return values"),
+        BASE.replace("> 2", "> 2.0"),
+        BASE.replace("low: int = 0", "low: int = None"),
+        BASE.replace("    return found", "    found.sort()\n    return found"),
+    ],
+)
+def test_functions_of_another_shape(other: str) -> None:
+    assert shapes(other)[0][1] != shapes(BASE)[0][1]
+
+
+def test_true_is_not_one() -> None:
+    assert shapes("def f(): return True")[0][1] != shapes("def f(): return 1")[0][1]
+
+
+def test_equal_shapes_have_equal_outlines() -> None:
+    trees = [parsed(code) for code in (BASE, BASE.replace("found = []", "found: list[int] = []"))]
+    found = [outline(body) for tree in trees if tree for _, _, body in bodies(tree)]
+    assert found[0] == found[1] == ("Assign", "For", "Return")
+
+
+def test_functions_are_found_wherever_statements_are() -> None:
+    code = """
+class A:
+    def method(self): return 1
+if x:
+    def branch(): return 1
+else:
+    try:
+        async def tried(): return 1
+    except E:
+        def handled():
+            def nested(): return 1
+            return nested
+match x:
+    case 1:
+        def matched(): return 1
+"""
+    names = {name for name, _ in shapes(code)}
+    assert names == {"method", "branch", "tried", "handled", "nested", "matched", ""}
+
+
+def test_a_script_is_compared_without_its_imports_and_definitions() -> None:
+    script = "import sys\nn = int(input())\nprint(n * 2)\n"
+    other = "from sys import stdin\ndef f(): pass\nm = int(input())\nprint(m * 3)\n"
+    assert dict(shapes(script))[""] == dict(shapes(other))[""]
+    assert "" not in dict(shapes("import sys\ndef f(): pass"))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("def has_close(X1):", ["def", "has", "close", "x1"]),
+        ('"split" "strings"', ["split", "strings"]),
+        ("\u0441l\u043es\u0435", ["close"]),  # three Cyrillic letters
+        ("c\u200bl\u00ado\u0301se", ["close"]),  # invisible ones and an accent
+        ("\uff43\uff4c\uff4f\uff53\uff45", ["close"]),  # full width
+        ("\U0001d41c\U0001d425\U0001d428\U0001d42c\U0001d41e", ["close"]),  # mathematical bold
+        ("\u95b2\u8f72 x", ["\u95b2\u8f72", "x"]),
+        ("", []),
+    ],
+)
+def test_tokens_whatever_the_letters_look_like(text: str, tokens: list[str]) -> None:
+    assert plain_tokens(text) == tokens
+
+
+def test_comments_and_quoted_blocks_are_aside_but_strings_are_not() -> None:
+    code = 'def f():\n    """Doc # not."""\n    # note "\n    return "a # b" + \'"""\'\n'
+    assert plain_tokens(bare(code)) == ["def", "f", "return", "a", "b"]
+    assert quoted_blocks(code)[0] == "Doc # not."
+
+
+@settings(deadline=None)
+@given(st.text("\"'#\\\n ab(", max_size=80))
+def test_no_text_raises(text: str) -> None:
+    bare(text)
+    quoted_blocks(text)
+    plain_tokens(text)
+    tree = parsed(text)
+    for name, node, body in bodies(tree) if tree else ():
+        outline(body)
+        shape_of(name, node)
+
+
+def test_code_that_is_nested_too_deeply_has_no_shape() -> None:
+    deep = ast.parse("def f():\n    return 1")
+    node: ast.expr = ast.Constant(1)
+    for _ in range(5_000):
+        node = ast.UnaryOp(ast.USub(), node)
+    deep.body[0].body = [ast.Return(node)]  # type: ignore[attr-defined]
+    assert shape_of("f", deep) is None
+
+
+def test_what_is_no_python_has_no_tree() -> None:
+    assert parsed("(" * 10_000) is None
+    assert parsed("x = '\ud800'") is None
