@@ -39,9 +39,15 @@ SEED = pa.schema(
         *ORIGIN,
         pa.field("function_index", pa.int32()),  # from 0 within its file; null: the whole file
         pa.field("seed_id", pa.string()),  # of the seed's code, ids.py
-        pa.field("seed", pa.string()),  # the function, with the imports that it uses above it
-        pa.field("name", pa.string()),  # of the function
+        # The function below the imports and constants of its file that it uses; the function alone
+        # where it was dropped before these were looked for.
+        pa.field("seed", pa.string()),
+        pa.field("definition", pa.string()),  # function, method or class
+        pa.field("name", pa.string()),  # of the function; of a method after its class's and a dot
         pa.field("line", pa.int32()),  # where the function begins in its file, from 1
+        pa.field("last_line", pa.int32()),  # where it ends, itself included
+        pa.field("signature", pa.string()),  # from `def` or `class` to the colon
+        pa.field("docstring", pa.string()),  # without indentation; empty where there is none
         DROP_REASON,
     ]
 )

@@ -21,6 +21,8 @@ _FILLED_BY = {"concepts": "concepts", "instruction": "instruction", "responses":
 _STAGE_OF = {
     "no_functions": "functions",
     "parse_failed": "functions",
+    "parse_timeout": "functions",
+    "parser_died": "functions",
     "too_long": "functions",
     "no_passing_sample": "execution",
     "sandbox_failed": "execution",

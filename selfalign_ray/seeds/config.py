@@ -53,7 +53,11 @@ class ReadConfig:
 class FunctionsConfig:
     """From files to top-level functions."""
 
-    max_chars: int = setting(ge=1)  # of a function; a longer one is dropped unanalysed
+    max_chars: int = setting(ge=1)  # of a function with its context; a longer one is dropped
+    methods: bool  # the methods of top-level classes too, each inside its class's head
+    classes: bool  # the top-level classes too
+    parse_seconds: float = setting(gt=0)  # CPU time of one file; what takes longer is dropped
+    parse_mb: int = setting(ge=512, decides=False)  # address space of the process that parses
 
 
 @dataclass(kw_only=True)
