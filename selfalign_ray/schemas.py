@@ -16,10 +16,12 @@ ORIGIN = (
     pa.field("row_id", pa.string(), nullable=False),  # of origin and content, ids.py
     pa.field("source", pa.string(), nullable=False),  # the option of conf/source/ that read it
     pa.field("repository", pa.string()),  # package or repository
-    pa.field("revision", pa.string()),  # package version, commit or data set revision
+    pa.field("revision", pa.string()),  # package version or commit
     pa.field("path", pa.string(), nullable=False),  # of the file, inside the repository
     pa.field("licenses", TEXTS),  # SPDX identifiers; empty where none was found
     pa.field("file_id", pa.string()),  # of the file's bytes, ids.py; null where unreadable
+    pa.field("dataset", pa.string()),  # its name, "@" and its revision; null where files were read
+    pa.field("blob_id", pa.string()),  # the data set's own id of the content
 )
 DROP_REASON = pa.field("drop_reason", pa.string())  # why the row stops; null while it is kept
 
