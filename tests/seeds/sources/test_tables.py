@@ -1,4 +1,4 @@
-"""tables: real schemas, filters before content, places as ids, and everything that can be broken."""
+"""tables: real schemas, filters before content, places as ids, all that can be broken."""
 
 from __future__ import annotations
 
@@ -501,7 +501,7 @@ def throttling_server():
             if self.command == "GET":
                 self.wfile.write(data)
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *args):
             pass
