@@ -37,8 +37,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hydra import compose, initialize_config_dir
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
 from selfalign_ray.seeds.functions import extract, limits_of
@@ -48,6 +47,7 @@ from selfalign_ray.seeds.sources.blobs import Fetcher
 from selfalign_ray.seeds.sources.tables import LISTED
 from selfalign_ray.seeds.syntax import _parser
 
+ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {"ratio_parse": 0.6, "ratio_two_workers": 1.7}  # at least
 CEILINGS = {"memory_growth": 1.2}  # at most
 Figures = dict[str, Any]
@@ -264,6 +264,7 @@ def memory(folder: Path, sizes: tuple[int, ...]) -> Figures:
 def _serve_blobs(pipe: Any, count: int, delay: float) -> None:
     from tests.seeds.s3_server import s3_server
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
     body = "".join(f"x{n} = {n}\n" for n in range(400))
     blobs = {f"b{n}": gzip.compress(f"# {n}\n{body}".encode()) for n in range(count)}
     with s3_server(blobs) as proxy:

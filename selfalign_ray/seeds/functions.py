@@ -34,7 +34,7 @@ def functions(ds: Dataset | None, cfg: RunConfig) -> Dataset:
 
     Returns:
         `schemas.SEED` rows: each function of a file in turn, or one row for a file that has none
-        or was dropped before. Drop reasons: no_functions; parse_failed, no function and a syntax
+        or was dropped before. Drop reasons: no_functions; parse_failed, no function but a syntax
         error; syntax_error, in the function; too_long, by `functions.max_chars`; parse_timeout and
         parser_died, a file on which the parser ran out of time, or of memory or crashed.
     """

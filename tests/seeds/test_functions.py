@@ -46,7 +46,7 @@ def extracted(content: str | None, drop_reason: str | None = None, quality=None,
 def test_a_row_has_its_files_origin():
     first, second = extracted("import os\n\ndef f():\n    return os\n\ndef g(): pass\n")
     assert first == {
-        **{name: file_row("")[name] for name in schemas.SEED.names if name in file_row("")},
+        **{name: file_row("").get(name) for name in schemas.SEED.names},
         "row_id": content_id("r", "0"),
         "function_index": 0,
         "seed_id": content_id(first["seed"]),
@@ -68,7 +68,8 @@ def test_a_row_has_its_files_origin():
     [
         ("x = 1\n", "no_functions"),
         ("# only a comment", "no_functions"),
-        ("x = (((\n", "parse_failed"),
+        ("x = (((\n", "no_functions"),
+        ("def (((\n", "parse_failed"),
     ],
 )
 def test_a_file_without_functions_is_one_row(content, reason):
@@ -91,7 +92,7 @@ def test_an_error_elsewhere_in_the_file_costs_one_function():
 
 
 def test_a_file_that_ends_the_parser_costs_that_file():
-    endless = "\\\n" * 200_000  # takes the parser minutes
+    endless = "def" + "\\\n" * 200_000  # takes the parser minutes
     table = pa.Table.from_pylist(
         [file_row(text) for text in ("def f(): pass", endless, "def g(): pass")],
         schema=schemas.FILE,
@@ -103,7 +104,7 @@ def test_a_file_that_ends_the_parser_costs_that_file():
 
 
 def test_a_file_that_takes_too_much_memory_costs_that_file():
-    (row,) = extracted("x = [" + "[1]," * 3_000_000 + "]", parse_mb=600)
+    (row,) = extracted("def f(): pass\nx = [" + "[1]," * 3_000_000 + "]", parse_mb=600)
     assert (row["drop_reason"], row["row_id"]) == ("parser_died", "r")
 
 
