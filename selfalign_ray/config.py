@@ -25,6 +25,7 @@ from selfalign_ray.seeds.config import (
     InstalledSource,
     SeedsConfig,
     SourceConfig,
+    TableSource,
 )
 from selfalign_ray.selection.config import SelectionConfig
 from selfalign_ray.settings import check, setting
@@ -106,6 +107,7 @@ SCHEMAS = {
     (None, "run_schema"): RunConfig,
     ("source", "installed_schema"): InstalledSource,
     ("source", "folder_schema"): FolderSource,
+    ("source", "table_schema"): TableSource,
     ("seeds", "schema"): SeedsConfig,
     ("decontamination", "schema"): DecontaminationConfig,
     ("recipe", "schema"): RecipeConfig,

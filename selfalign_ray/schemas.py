@@ -16,10 +16,12 @@ ORIGIN = (
     pa.field("row_id", pa.string(), nullable=False),  # of origin and content, ids.py
     pa.field("source", pa.string(), nullable=False),  # the option of conf/source/ that read it
     pa.field("repository", pa.string()),  # package or repository
-    pa.field("revision", pa.string()),  # package version, commit or data set revision
+    pa.field("revision", pa.string()),  # package version or commit
     pa.field("path", pa.string(), nullable=False),  # of the file, inside the repository
     pa.field("licenses", TEXTS),  # SPDX identifiers; empty where none was found
     pa.field("file_id", pa.string()),  # of the file's bytes, ids.py; null where unreadable
+    pa.field("dataset", pa.string()),  # its name, "@" and its revision; null where files were read
+    pa.field("blob_id", pa.string()),  # the data set's own id of the content
 )
 DROP_REASON = pa.field("drop_reason", pa.string())  # why the row stops; null while it is kept
 # What supports a drop_reason: of use in the stage that gives it alone.
@@ -54,9 +56,15 @@ SEED = pa.schema(
         *ORIGIN,
         pa.field("function_index", pa.int32()),  # from 0 within its file; null: the whole file
         pa.field("seed_id", pa.string()),  # of the seed's code, ids.py
-        pa.field("seed", pa.string()),  # the function, with the imports that it uses above it
-        pa.field("name", pa.string()),  # of the function
+        # The function below the imports and constants of its file that it uses; the function alone
+        # where it was dropped before these were looked for.
+        pa.field("seed", pa.string()),
+        pa.field("definition", pa.string()),  # function, method or class
+        pa.field("name", pa.string()),  # of the function; of a method after its class's and a dot
         pa.field("line", pa.int32()),  # where the function begins in its file, from 1
+        pa.field("last_line", pa.int32()),  # where it ends, itself included
+        pa.field("signature", pa.string()),  # from `def` or `class` to the colon
+        pa.field("docstring", pa.string()),  # without indentation; empty where there is none
         pa.field("near_duplicate_of", pa.string()),  # seed_id of the kept seed that it resembles
         pa.field("near_duplicate_jaccard", pa.float32()),  # of the two
         pa.field("benchmark_hits", pa.list_(BENCHMARK_HIT)),  # the surest first

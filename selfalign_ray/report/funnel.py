@@ -26,6 +26,8 @@ _FILLED_BY = {
 _STAGE_OF = {
     "no_functions": "functions",
     "parse_failed": "functions",
+    "parse_timeout": "functions",
+    "parser_died": "functions",
     "too_long": "functions",
     "no_executable_sample": "execution",
     "no_passing_sample": "execution",

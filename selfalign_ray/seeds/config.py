@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from selfalign_ray.near_copies import LikenessConfig
 from selfalign_ray.settings import setting
@@ -42,6 +43,109 @@ class FolderSource(SourceConfig):
 
 
 @dataclass(kw_only=True)
+class ColumnsConfig:
+    """What the data set calls its columns; null: it has no such column.
+
+    A dot leads into a struct. Where the data set has the column `files`, a list of structs, each
+    of them is a file, and a name is looked for in it first and then in the row.
+    """
+
+    files: str | None
+    content: str | None  # text, or bytes in `encoding`
+    blob: str | None  # id of the content, recorded as `blob_id` and put into `fetch.url`
+    encoding: str | None  # codec of the bytes; null or empty in a row: as Python source declares it
+    repository: str | None
+    revision: str | None  # commit
+    path: str | None
+    licenses: str | None  # SPDX identifiers, all of which apply
+    license_type: str | None
+    language: str | None
+    length: str | None  # bytes
+    stars: str | None
+    vendored: str | None
+    generated: str | None
+
+
+@dataclass(kw_only=True)
+class WantedConfig:
+    """Which files to take, by their columns alone, before any content is fetched.
+
+    Files of other languages are not listed; the others that are not wanted are dropped. A column
+    that is null in a row refuses nothing but a language.
+    """
+
+    languages: list[str] | None  # null: any
+    license_types: list[str] | None  # license_not_allowed; null: any
+    vendored: bool  # whether those too; vendored
+    generated: bool  # whether those too; generated
+    min_bytes: int = setting(ge=0)  # too_small
+    min_stars: int = setting(ge=0)  # few_stars
+
+
+@dataclass(kw_only=True)
+class RetryConfig:
+    """What to do when a store asks to slow down (503, 429) or cannot be reached."""
+
+    attempts: int = setting(ge=1)  # of one listing, part or blob
+    seconds: float = setting(gt=0, decides=False)  # before the second; doubles with each
+
+
+@dataclass(kw_only=True)
+class FetchConfig:
+    """Contents that lie in an object store, one gzipped object a blob."""
+
+    url: str  # with {blob}; s3:// or https://
+    fallback: str | None  # likewise, asked where `url` cannot be reached or refuses
+    signed: bool = setting(decides=False)  # with the credentials of the environment
+    region: str | None = setting(decides=False)  # of the bucket
+    endpoint: str | None = setting(decides=False)  # of another store that speaks S3
+    actors: int = setting(ge=1, decides=False)  # that fetch
+    cpus: float = setting(gt=0, decides=False)  # of an actor: it mostly waits
+    concurrency: int = setting(ge=1, decides=False)  # requests of an actor at once
+    # Of an actor, tokens that refill a bucket of `concurrency`; null: no limit but the store's.
+    requests_per_second: float | None = setting(gt=0, decides=False)
+    files_per_batch: int = setting(ge=1, decides=False)  # in memory together
+    timeout_seconds: float = setting(gt=0, decides=False)  # to connect, and between two bytes
+    # The run stops when an actor's first so many blobs could not be had, for want of access or of a
+    # connection.
+    give_up_after: int = setting(ge=1, decides=False)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        for name in ("url", "fallback"):
+            url = getattr(self, name)
+            if url is not None and "{blob}" not in url:
+                yield name, f"must hold {{blob}}; got {url}"
+
+
+@dataclass(kw_only=True)
+class TableSource(SourceConfig):
+    """Parquet or JSONL files, a row a file or a repository, local or in an object store."""
+
+    kind: str = setting(choices=["files", "stack_v1", "stack_v2", "stack_v3"])
+    path: str  # a file, a folder, or a glob in which ** crosses folders; any URL fsspec knows
+    format: str | None = setting(choices=["parquet", "jsonl"])  # null: by the files' names
+    # Options of the file system.
+    storage: dict[str, Any] = setting(decides=False)  # noqa: RUF009
+    dataset: str | None  # name to record; null: `path`
+    revision: str | None  # of the data set, to record; null: a hub's commit, else none
+    include: list[str]  # globs on "/" and the file's path; only files that match one are listed
+    columns: ColumnsConfig
+    wanted: WantedConfig
+    retry: RetryConfig
+    fetch: FetchConfig | None  # null: contents are inline
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if not self.include:
+            yield "include", "must hold a glob, such as '*.py'"
+        if self.fetch is None and self.columns.content is None:
+            yield "columns.content", "must be given where nothing is fetched"
+        if self.fetch is not None and self.columns.blob is None:
+            yield "columns.blob", "must be given where contents are fetched"
+        if self.wanted.languages is not None and self.columns.language is None:
+            yield "wanted.languages", "needs columns.language"
+
+
+@dataclass(kw_only=True)
 class ReadConfig:
     """From a source to decoded files."""
 
@@ -54,7 +158,11 @@ class ReadConfig:
 class FunctionsConfig:
     """From files to top-level functions."""
 
-    max_chars: int = setting(ge=1)  # of a function; a longer one is dropped unanalysed
+    max_chars: int = setting(ge=1)  # of a function with its context; a longer one is dropped
+    methods: bool  # the methods of top-level classes too, each inside its class's head
+    classes: bool  # the top-level classes too
+    parse_seconds: float = setting(gt=0)  # CPU time of one file; what takes longer is dropped
+    parse_mb: int = setting(ge=512, decides=False)  # address space of the process that parses
 
 
 @dataclass(kw_only=True)

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import io
+import heapq
+import itertools
 import os
-import re
 import stat
-import tokenize
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import ray.data
+import ray
 from ray.data import Dataset
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
 from selfalign_ray.errors import UserError
 from selfalign_ray.ids import content_id, keyed_int
-from selfalign_ray.seeds.config import FolderSource, InstalledSource
+from selfalign_ray.seeds.config import (
+    FolderSource,
+    InstalledSource,
+    SourceConfig,
+    TableSource,
+)
 from selfalign_ray.seeds.licenses import judge
-from selfalign_ray.seeds.sources import folder, installed
+from selfalign_ray.seeds.sources import folder, installed, tables
+from selfalign_ray.seeds.sources.blobs import Fetcher
 from selfalign_ray.seeds.sources.listing import ListedFile
+from selfalign_ray.seeds.text import decode
+
+_WINDOW = 100_000  # files of a list in the driver's memory at once
 
 # What a worker gets of a file: its row so far, and where it lies.
 _LISTED = pa.schema(
@@ -36,27 +44,30 @@ _LISTED = pa.schema(
 def read(ds: Dataset | None, cfg: RunConfig) -> Dataset:
     """The files of `cfg.source`.
 
-    Licences are judged on the list, before any content is read; only workers read content, and
-    never more than `read.max_bytes` of a file.
+    What can be judged on the list is, before any content is read; only workers read content, and
+    never more than `read.max_bytes` of a file (a Parquet page apart).
 
     Returns:
         `schemas.FILE` rows, one a file. `source.limit` takes the first files in an order that
-        follows from `run_seed`, repository and path. Drop reasons: license_unknown,
-        license_not_allowed, unreadable, too_large, empty, binary, bad_encoding.
+        follows from `run_seed` and the files' places alone. Drop reasons: license_unknown,
+        license_not_allowed, unreadable, too_large, empty, binary, bad_encoding, unknown_codec;
+        for tables those that WantedConfig names, no_content, bad_json and broken_part (a row
+        group or file that cannot be read); where contents are fetched those of `blobs.Fetcher`.
 
     Raises:
-        UserError: the source names what does not exist, or lists no file.
+        UserError: the source names what does not exist, lists no file or cannot be read at all.
     """
     assert ds is None, "read is where rows begin"
-    source, settings = cfg.source, cfg.seeds.read
-    table = listed_table(
-        ordered(_files(source), cfg.run_seed)[: source.limit], source.kind, settings.licenses
-    )
-    if not table.num_rows:
+    source = cfg.source
+    if isinstance(source, TableSource):
+        return _read_tables(source, cfg)
+    settings = cfg.seeds.read
+    blocks = listed_blocks(source, cfg.run_seed, settings.licenses, settings.files_per_block)
+    # Each block goes to Ray's store, which spills: the driver does not hold the list.
+    refs: list[Any] = [ray.put(block) for block in blocks]
+    if not refs:
         raise UserError(_nothing_in(source))
-    size = settings.files_per_block
-    blocks = [table.slice(start, size) for start in range(0, table.num_rows, size)]
-    return ray.data.from_arrow(blocks).map_batches(
+    return ray.data.from_arrow_refs(refs).map_batches(
         partial(load, max_bytes=settings.max_bytes),
         batch_size=None,
         batch_format="pyarrow",
@@ -64,14 +75,56 @@ def read(ds: Dataset | None, cfg: RunConfig) -> Dataset:
     )
 
 
-def ordered(files: Iterable[ListedFile], run_seed: int) -> list[ListedFile]:
-    """The files in the seeded order."""
+def _read_tables(source: TableSource, cfg: RunConfig) -> Dataset:
+    settings = cfg.seeds.read
+    parts: list[Any] = [ray.put(part) for part in tables.parts(source, cfg.run_seed)]
+    if not parts:
+        raise UserError(f"source.path: nothing in {source.path} is of source.wanted.languages")
+    load_parts = partial(
+        tables.load,
+        source=source,
+        licenses=settings.licenses,
+        max_bytes=settings.max_bytes,
+        rows=settings.files_per_block,
+    )
+    rows = ray.data.from_arrow_refs(parts).map_batches(
+        load_parts, batch_size=None, batch_format="pyarrow", concurrency=cfg.seeds.concurrency
+    )
+    fetch = source.fetch
+    if fetch is None:
+        return rows
+    return rows.map_batches(
+        Fetcher,
+        fn_constructor_args=(fetch, source.retry, settings.max_bytes),
+        batch_size=fetch.files_per_batch,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=fetch.actors),
+        num_cpus=fetch.cpus,
+    )
 
-    def key(file: ListedFile) -> tuple[int, str, str, bytes]:
-        place = keyed_int(63, run_seed, "read", file.repository, file.path)
-        return place, file.repository, file.path, file.location
 
-    return sorted(files, key=key)
+def listed_blocks(
+    source: SourceConfig, run_seed: int, licenses: Collection[str] | None, size: int
+) -> Iterator[pa.Table]:
+    """The source's files in the seeded order, `size` a table, without content.
+
+    With a limit the order is that of all files; without one it is that of each window of files
+    as they are listed, so that a list longer than memory need not be sorted.
+    """
+    files = iter(_files(source))
+    if source.limit is not None:
+        windows = iter([heapq.nsmallest(source.limit, files, key=partial(_order, run_seed))])
+    else:
+        windows = iter(lambda: list(itertools.islice(files, _WINDOW)), [])
+    for window in windows:
+        window.sort(key=partial(_order, run_seed))
+        for start in range(0, len(window), size):
+            yield listed_table(window[start : start + size], source.kind, licenses)
+
+
+def _order(run_seed: int, file: ListedFile) -> tuple[int, str, str, bytes]:
+    place = keyed_int(63, run_seed, "read", file.repository, file.path)
+    return place, file.repository, file.path, file.location
 
 
 def listed_table(
@@ -122,28 +175,6 @@ def read_bytes(location: bytes, max_bytes: int) -> tuple[int | None, bytes | Non
     if len(data) > max_bytes:
         return None, None, "too_large"
     return len(data), data, None
-
-
-def decode(data: bytes) -> tuple[str | None, str | None]:
-    r"""The text of Python source, its lines ended by "\n", or the reason why it is none.
-
-    The encoding is what the file declares as Python reads it (PEP 263), else UTF-8.
-    """
-    if not data.strip():
-        return None, "empty"
-    if b"\0" in data:
-        return None, "binary"
-    try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        text = data.decode(encoding)
-        text.encode("utf-8")  # some codecs let lone surrogates through
-    # SyntaxError: an unknown encoding or two that contradict. LookupError: one that is not for
-    # text. AssertionError, OverflowError: codecs such as punycode on bytes they never made.
-    except (SyntaxError, LookupError, ValueError, AssertionError, OverflowError):
-        return None, "bad_encoding"
-    if "\0" in text:
-        return None, "binary"
-    return re.sub(r"\r\n?", "\n", text), None
 
 
 def _files(source: object) -> Iterable[ListedFile]:

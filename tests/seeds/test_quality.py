@@ -1,336 +1,20 @@
-"""quality: each rule on code that just meets it and code that just fails it."""
+"""quality: rows in, the same rows with their reasons out."""
 
 from __future__ import annotations
 
 from collections import Counter
-from textwrap import dedent
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from selfalign_ray import schemas
-from selfalign_ray.errors import UserError
-from selfalign_ray.seeds.config import QualityConfig
+from selfalign_ray.seeds.child import Limits
 from selfalign_ray.seeds.functions import functions
-from selfalign_ray.seeds.quality import Snippet, fault, judged, quality
+from selfalign_ray.seeds.quality import judged, quality
 from selfalign_ray.seeds.read import read
+from tests.seeds.test_rules import rules
 
-OFF = QualityConfig(
-    skip_tests=False,
-    min_lines=0,
-    max_lines=None,
-    min_parameters=0,
-    typed=False,
-    returns_value=False,
-    min_docstring_words=0,
-    banned_imports=None,
-    dependencies=None,
-    self_contained=False,
-)
-
-GOOD = '''\
-from collections.abc import Sequence
-
-
-def longest(words: Sequence[str], *, least: int = 0) -> str:
-    """The longest of the words, the first of several."""
-    found = [word for word in words if len(word) >= least]
-    if not found:
-        raise ValueError("no word is long enough")
-    return max(found, key=len)
-'''
-
-
-def rules(**changes) -> QualityConfig:
-    return QualityConfig(**{**vars(OFF), **changes})
-
-
-def reason(code: str, path: str = "p/a.py", **changes) -> str | None:
-    code = dedent(code)
-    name = code.rpartition("def ")[2].partition("(")[0]
-    return fault(code, name, path, rules(**changes))
-
-
-def test_a_good_seed_meets_the_rules_of_the_paper(run_config):
-    assert fault(GOOD, "longest", "p/a.py", run_config().seeds.quality) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "path", "expected"),
-    [
-        ("test_f", "a.py", "is_test"),
-        ("test", "a.py", "is_test"),
-        ("tester", "a.py", None),
-        ("testify", "a.py", None),
-        ("latest", "a.py", None),
-        ("f", "tests/a.py", "is_test"),
-        ("f", "p/test/a.py", "is_test"),
-        ("f", "p/test_a.py", "is_test"),
-        ("f", "p/a_test.py", "is_test"),
-        ("f", "p/conftest.py", "is_test"),
-        ("f", "p/latest.py", None),
-        ("f", "p/contest.py", None),
-    ],
-)
-def test_tests(name, path, expected):
-    code = f"def {name}(): return 1"
-    assert fault(code, name, path, rules(skip_tests=True)) == expected
-    assert fault(code, name, path, OFF) is None
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "def f(:",
-        "def g(): pass",
-        "",
-        "x = 1",
-        "print 'hello'",
-        "def f(): return '\0'",
-        "def f(): return '\ud800'",
-        "def f(a, a): return a",
-        "def f(): nonlocal x",
-        "def f(): await x",
-        "def f(): break",
-        "def f(): return " + "-" * 9000 + "1",
-        "def f(): return " + "(" * 900,
-    ],
-)
-def test_syntax(code):
-    assert fault(code, "f", "a.py", OFF) == "syntax_error"
-
-
-def test_other_peoples_warnings_are_silent(recwarn):
-    assert fault("def f(): return '\\d' is 1", "f", "a.py", OFF) is None
-    assert not recwarn.list
-
-
-FIVE = '''\
-import os
-
-
-@cache
-def f(x):
-
-    """Doc."""
-    y = x
-    return y
-'''
-
-
-def test_lines_are_the_functions_own_and_not_blank():
-    assert Snippet(FIVE, "f").lines == 5
-    assert reason(FIVE, min_lines=5, max_lines=5) is None
-    assert reason(FIVE, min_lines=6) == "too_short"
-    assert reason(FIVE, max_lines=4) == "too_long"
-
-
-@pytest.mark.parametrize(
-    ("signature", "count"),
-    [
-        ("", 0),
-        ("self", 0),
-        ("cls", 0),
-        ("self, x", 1),
-        ("x, self", 2),
-        ("x", 1),
-        ("*args", 1),
-        ("**kwargs", 1),
-        ("*, x", 1),
-        ("x, /, y, *args, z, **kwargs", 5),
-        ("x=():", 1),
-    ],
-)
-def test_parameters(signature, count):
-    signature = signature.removesuffix(":")
-    code = f"def f({signature}): return 1"
-    assert reason(code, min_parameters=count) is None
-    assert reason(code, min_parameters=count + 1) == "no_parameters"
-
-
-@pytest.mark.parametrize(
-    ("signature", "expected"),
-    [
-        ("(x: int) -> int", None),
-        ("(x: int)", "untyped"),
-        ("(x) -> int", "untyped"),
-        ("(x: int, *args) -> int", "untyped"),
-        ("(x: int, **kwargs) -> int", "untyped"),
-        ("(x: int, *, y) -> int", "untyped"),
-        ("(x, /, y: int) -> int", "untyped"),
-        ("(self, x: int) -> int", None),
-        ("(x: int, *args: int, y: int, **kwargs: int) -> None", None),
-    ],
-)
-def test_types(signature, expected):
-    assert reason(f"def f{signature}: return 1", typed=True) == expected
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        ("return 1", None),
-        ("return x", None),
-        ("return False", None),
-        ("if x:\n        return 1", None),
-        ("for x in y:\n        while x:\n            return x", None),
-        ("try:\n        pass\n    except E:\n        return x", None),
-        ("with x:\n        return x", None),
-        ("match x:\n        case 1:\n            return x", None),
-        ("pass", "no_return_value"),
-        ("return", "no_return_value"),
-        ("return None", "no_return_value"),
-        ("def g():\n        return 1", "no_return_value"),
-        ("class C:\n        def g(self):\n            return 1", "no_return_value"),
-        ("g = lambda: 1", "no_return_value"),
-        ("yield 1", "no_return_value"),
-        ("x = yield\n    return x", "no_return_value"),
-        ("yield from x\n    return 1", "no_return_value"),
-        ("def g():\n        yield 1\n    return g", None),
-    ],
-)
-def test_return_value(body, expected):
-    assert fault(f"def f(x):\n    {body}\n", "f", "a.py", rules(returns_value=True)) == expected
-
-
-@pytest.mark.parametrize(
-    ("docstring", "expected"),
-    [
-        ("pass", "no_docstring"),
-        ("x = 'a b c'", "no_docstring"),
-        ("''", "no_docstring"),
-        ("'  '", "no_docstring"),
-        ("b'a b c'", "no_docstring"),
-        ("f'a b c'", "no_docstring"),
-        ("'two words'", "short_docstring"),
-        ("'--- -- --'", "short_docstring"),
-        ("'now three words'", None),
-        ("'''Now:\n\n    three.words'''", None),
-    ],
-)
-def test_docstring(docstring, expected):
-    code = f"def f():\n    {docstring}\n"
-    assert fault(code, "f", "a.py", rules(min_docstring_words=3)) == expected
-
-
-BANNED = ["socket", "os.system", "http.client", "builtins.open", "pathlib.Path"]
-
-
-@pytest.mark.parametrize(
-    ("code", "banned"),
-    [
-        ("import socket\ndef f(): return socket", True),
-        ("import socket as s\ndef f(): return s", True),
-        ("from socket import *\ndef f(): return 1", True),
-        ("from socket import create_connection as c\ndef f(): return c", True),
-        ("def f():\n    import socket", True),
-        ("import socketserver\ndef f(): return socketserver", False),
-        ("def f(socket): return socket.recv()", False),
-        ("def f(): return 'import socket'", False),
-        ("import os\ndef f(): return os.system('x')", True),
-        ("import os as o\ndef f(): return o.system", True),
-        ("from os import system\ndef f(): return system", True),
-        ("from os import system as s\ndef f(): return s", True),
-        ("import os\ndef f(): return os.path.join('a')", False),
-        ("from os import path\ndef f(): return path.join('a')", False),
-        ("import http.client\ndef f(): return http.client.X", True),
-        ("import http\ndef f(): return http.HTTPStatus", False),
-        ("from http import client\ndef f(): return client", True),
-        ("def f(): return open('x')", True),
-        ("def f(open): return open('x')", False),
-        ("def f(x): return x.open('x')", False),
-        ("import gzip\ndef f(): return gzip.open('x')", False),
-        ("from pathlib import Path\ndef f(x: Path): return x", True),
-        ("from pathlib import PurePath\ndef f(x: PurePath): return x", False),
-    ],
-)
-def test_banned_imports(code, banned):
-    expected = "banned_import" if banned else None
-    assert fault(code, "f", "a.py", rules(banned_imports=BANNED)) == expected
-    assert fault(code, "f", "a.py", OFF) is None
-
-
-@pytest.mark.parametrize(
-    ("code", "allowed", "foreign"),
-    [
-        ("import os, json\ndef f(): return os", [], False),
-        ("import numpy as np\ndef f(): return np", [], True),
-        ("import numpy as np\ndef f(): return np", ["numpy"], False),
-        ("from numpy.linalg import norm\ndef f(): return norm", ["numpy"], False),
-        ("from . import x\ndef f(): return x", [], True),
-        ("from .os import x\ndef f(): return x", [], True),
-        ("def f():\n    import numpy", [], True),
-        ("from __future__ import annotations\ndef f(): return 1", [], False),
-    ],
-)
-def test_dependencies(code, allowed, foreign):
-    expected = "foreign_dependency" if foreign else None
-    assert fault(code, "f", "a.py", rules(dependencies=allowed)) == expected
-
-
-@pytest.mark.parametrize(
-    ("code", "resolved"),
-    [
-        ("def f(x): return len(x)", True),
-        ("def f(x): return g(x)", False),
-        ("def f(x): return f(x)", True),
-        ("import os\ndef f(x): return os", True),
-        ("def f(x: Seq): return x", False),
-        ("@deco\ndef f(x): return x", False),
-        ("def f(x=DEFAULT): return x", False),
-        ("def f(x): return [y for y in x]", True),
-        ("def f(x): return __name__", True),
-        ("def f(x): return __file__", False),
-        # What stands in quotes is a name all the same.
-        ("def f(x: 'Seq[int]'): return x", False),
-        ("def f(x: 'list[int]') -> 'dict[str, int]': return x", True),
-        ("from typing import Any\ndef f(x: 'Any'): return x", True),
-        ("from typing import Optional\ndef f(x: Optional['Seq']): return x", False),
-        ("def f(x) -> 'f': return x", True),
-        ("def f(x: 'no name ('): return x", True),
-    ],
-)
-def test_self_contained(code, resolved):
-    expected = None if resolved else "unresolved_name"
-    assert fault(code, "f", "a.py", rules(self_contained=True)) == expected
-
-
-PIECES = st.sampled_from(
-    [
-        *(
-            "def f(x):\n",
-            "    ",
-            "return x",
-            "\n",
-            "import os\n",
-            "from . import b\n",
-            "@d\n",
-            "yield",
-        ),
-        *("(", ")", "'", '"""', "\\\n", "é", "\0", "\ud800", "\t", "class C:\n", "async "),
-        *("os.path", "lambda: 1"),
-    ]
-)
-
-
-@given(st.lists(PIECES, max_size=25).map("".join) | st.text(max_size=80), st.text(max_size=9))
-def test_any_text_gets_an_answer(seed, path):
-    strict = rules(
-        skip_tests=True,
-        min_lines=1,
-        max_lines=9,
-        min_parameters=1,
-        typed=True,
-        returns_value=True,
-        min_docstring_words=1,
-        banned_imports=BANNED,
-        dependencies=[],
-        self_contained=True,
-    )
-    for setting in (OFF, strict):
-        assert fault(seed, "f", path, setting) == fault(seed, "f", path, setting)
+LIMITS = Limits(10, 2048)
 
 
 def seed_row(**values) -> dict:
@@ -344,15 +28,24 @@ def test_rows_dropped_before_pass_through():
         seed_row(path="a.py", seed="def f(x): return x", name="f"),
     ]
     table = pa.Table.from_pylist(rows, schema=schemas.SEED)
-    marked = judged(table, rules=rules(min_parameters=1))
+    marked = judged(table, rules=rules(min_parameters=1), limits=LIMITS)
     assert marked.schema == schemas.SEED
     assert marked["drop_reason"].to_pylist() == ["no_functions", "no_parameters", None]
     assert marked.drop_columns("drop_reason") == table.drop_columns("drop_reason")
 
 
-def test_lines_that_contradict(run_config):
-    with pytest.raises(UserError, match=r"seeds\.quality\.max_lines: must be at least min_lines"):
-        run_config("seeds.quality.min_lines=9", "seeds.quality.max_lines=8")
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [(Limits(10, 2048), "syntax_error"), (Limits(0.05, 2048), "parse_timeout")],
+)
+def test_a_seed_that_ends_the_parser_costs_that_seed(limits, reason):
+    bad = "def f(): return [" + "1," * 500_000
+    rows = [
+        seed_row(path="a.py", seed=seed, name="f")
+        for seed in ("def f(x): return x", bad, "def f(x): return 1")
+    ]
+    marked = judged(pa.Table.from_pylist(rows, schema=schemas.SEED), rules=rules(), limits=limits)
+    assert marked["drop_reason"].to_pylist() == [None, reason, None]
 
 
 @pytest.mark.ray

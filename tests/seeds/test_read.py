@@ -1,62 +1,24 @@
-"""read: order, decoding and every reason for which a file is dropped."""
+"""read: order and every reason for which a file is dropped."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from selfalign_ray import schemas
 from selfalign_ray.errors import UserError
 from selfalign_ray.ids import content_id
-from selfalign_ray.seeds.read import decode, listed_table, load, ordered, read, read_bytes
+from selfalign_ray.seeds import read as module
+from selfalign_ray.seeds.read import listed_blocks, listed_table, load, read, read_bytes
 from selfalign_ray.seeds.sources.listing import ListedFile
 
 
 def listed(path="a.py", location=b"/nowhere", offer=(("MIT",),)) -> ListedFile:
     return ListedFile("repository", "1.0", path, location, offer)
-
-
-@pytest.mark.parametrize(
-    ("data", "text", "reason"),
-    [
-        (b"x = 1\n", "x = 1\n", None),
-        ("é = 1\n".encode(), "é = 1\n", None),
-        ("é = 1\n".encode("utf-8-sig"), "é = 1\n", None),
-        ("# coding: latin-1\né = 1\n".encode("latin-1"), "# coding: latin-1\né = 1\n", None),
-        (b"a\r\nb\rc\n", "a\nb\nc\n", None),
-        (b"", None, "empty"),
-        (b" \r\n\t", None, "empty"),
-        (b"a\0b", None, "binary"),
-        ("x = 1".encode("utf-16"), None, "binary"),
-        ("é = 1\n".encode("latin-1"), None, "bad_encoding"),
-        (b"# coding: nonesuch\nx", None, "bad_encoding"),
-        (b"# coding: rot13\nx", None, "bad_encoding"),
-        (b"# coding: hex\nx", None, "bad_encoding"),
-        (b"# coding: undefined\nx", None, "bad_encoding"),
-        (b"# coding: unicode_escape\n\\ud800", None, "bad_encoding"),
-        (b"# coding: unicode_escape\n\\0", None, "binary"),
-        (b"\xef\xbb\xbf# coding: latin-1\nx", None, "bad_encoding"),
-    ],
-)
-def test_decode(data, text, reason):
-    assert decode(data) == (text, reason)
-
-
-CODECS = ["utf-8", "utf-7", "idna", "punycode", "cp037", "shift_jis", "utf-16", "zlib", "\0"]
-
-
-@given(st.binary(max_size=200), st.sampled_from(["", *CODECS]) | st.text(max_size=9))
-def test_decode_of_any_bytes_is_text_or_a_reason(data, codec):
-    head = f"# coding: {codec}\n".encode() if codec else b""
-    text, reason = decode(head + data)
-    assert (text is None) != (reason is None)
-    assert text is None or "\r" not in text
-    assert text is None or text.encode()
 
 
 def test_read_bytes(tmp_path):
@@ -82,11 +44,33 @@ def test_a_huge_file_is_not_loaded(tmp_path):
     assert read_bytes(os.fsencode(tmp_path / "huge.py"), 10**6) == (1 << 40, None, "too_large")
 
 
-def test_order_follows_from_run_seed_and_path_alone():
+def order(files, run_seed, monkeypatch, limit=None, size=3):
+    monkeypatch.setattr(module, "_files", lambda _source: files)
+    source = SimpleNamespace(limit=limit, kind="folder")
+    blocks = list(listed_blocks(source, run_seed, None, size))
+    assert all(0 < block.num_rows <= size for block in blocks)
+    return [path for block in blocks for path in block["path"].to_pylist()]
+
+
+def test_order_follows_from_run_seed_and_path_alone(monkeypatch):
     files = [listed(f"{name}.py") for name in "abcdefgh"]
-    assert ordered(files, 1) == ordered(reversed(files), 1)
-    assert ordered(files, 1) != ordered(files, 2)
-    assert ordered(files[:5], 1) == [f for f in ordered(files, 1) if f in files[:5]]
+    first = order(files, 1, monkeypatch)
+    assert sorted(first) == [file.path for file in files]
+    assert order(files[::-1], 1, monkeypatch, size=5) == first
+    assert order(files, 2, monkeypatch) != first
+    assert order(files[:5], 1, monkeypatch) == [p for p in first if p < "f"]
+    for limit in range(1, 10):
+        assert order(files, 1, monkeypatch, limit=limit) == first[:limit]
+
+
+def test_a_long_list_is_ordered_window_by_window(monkeypatch):
+    monkeypatch.setattr(module, "_WINDOW", 4)
+    files = [listed(f"{name}.py") for name in "abcdefghij"]
+    found = order(files, 1, monkeypatch)
+    assert [sorted(found[start : start + 4]) for start in (0, 4, 8)] == [
+        [f.path for f in files[start : start + 4]] for start in (0, 4, 8)
+    ]
+    assert order(files, 1, monkeypatch, limit=3) == order(files[::-1], 1, monkeypatch, limit=3)
 
 
 def test_licences_are_judged_before_content_is_read():
@@ -118,6 +102,8 @@ def test_rows(tmp_path):
             "path": "a.py",
             "licenses": ["MIT"],
             "file_id": file_id,
+            "dataset": None,
+            "blob_id": None,
             "bytes": 7,
             "content": "x = 1\n",
             "drop_reason": None,

@@ -30,7 +30,7 @@ class _Origin:
 
 
 def files(source: FolderSource) -> Iterator[ListedFile]:
-    """The files below `source.path`, in no stated order; links to directories are not followed.
+    """The files below `source.path`, sorted; links to directories are not followed.
 
     The repository and revision are those of the innermost git checkout: "owner/name" of its
     remote `origin` and its commit; outside any checkout the folder's name and null. The licence is
@@ -57,10 +57,12 @@ def files(source: FolderSource) -> Iterator[ListedFile]:
         here = Path(folder)
         origin = origins.pop(here)
         inside = {name: (here / name).relative_to(top).as_posix() for name in subfolders}
-        subfolders[:] = [name for name in inside if not excluded(text_of(f"{inside[name]}/"))]
+        subfolders[:] = [
+            name for name in sorted(inside) if not excluded(text_of(f"{inside[name]}/"))
+        ]
         for name in subfolders:
             origins[here / name] = _origin_of(here / name, origin)
-        for name in names:
+        for name in sorted(names):
             path = text_of((here / name).relative_to(top).as_posix())
             if included(path) and not excluded(path):
                 yield ListedFile(

@@ -1,0 +1,378 @@
+"""What seeds cost: parsing, two workers, memory, fetching.
+
+parse        CPU time of read, functions and quality beside tree-sitter's alone on the same files
+two_workers  wall time of the same stages as a Ray job with one task at once and with two
+memory       peak memory of `selfalign` until quality, on a little source and on ten times as much
+fetch        blobs a second over the number of requests at once, from a store that takes its time
+
+Each part runs alone with --only; what is compared is measured in turn, round by round.
+
+python benchmarks/bench_seeds.py [--only parse two_workers] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import importlib.metadata
+import json
+import logging
+import multiprocessing
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hydra import compose, initialize_config_dir
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
+from selfalign_ray.seeds.functions import extract, limits_of
+from selfalign_ray.seeds.quality import judged
+from selfalign_ray.seeds.read import listed_blocks, load, read
+from selfalign_ray.seeds.sources.blobs import Fetcher
+from selfalign_ray.seeds.sources.tables import LISTED
+from selfalign_ray.seeds.syntax import _parser
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGETS = {"ratio_parse": 0.6, "ratio_two_workers": 1.7}  # at least
+CEILINGS = {"memory_growth": 1.2}  # at most
+Figures = dict[str, Any]
+
+
+def config(*overrides: str) -> RunConfig:
+    """The default run's settings."""
+    register_schemas()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        places = ["runs_root=/nowhere", "run_dir=/nowhere/x"]
+        return typed(compose("run", overrides=[*places, *overrides]))
+
+
+def files_of_packages(count: int | None) -> pa.Table:
+    """`schemas.FILE` rows of installed packages' files that can be read."""
+    cfg = config("source=installed", f"source.limit={'null' if count is None else count}")
+    blocks = listed_blocks(cfg.source, cfg.run_seed, cfg.seeds.read.licenses, 64)
+    table = pa.concat_tables(load(b, max_bytes=cfg.seeds.read.max_bytes) for b in blocks)
+    return table.filter(table["drop_reason"].is_null())
+
+
+def cpu_of_tree() -> float:
+    """CPU seconds of this process and of all below it, ended ones included."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    total, waiting = own.ru_utime + own.ru_stime, [os.getpid()]
+    while waiting:
+        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
+            for child in task.read_text().split():
+                waiting.append(int(child))
+                fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+                total += sum(int(f) for f in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def cost(work: Callable[[], Any]) -> float:
+    before = cpu_of_tree()
+    work()
+    return cpu_of_tree() - before
+
+
+def parse(rounds: int) -> Figures:
+    """ratio_parse: bare parsing's CPU time over that of reading, extracting and judging."""
+    cfg = config("source=installed", "source.limit=1500")
+    settings, rules = cfg.seeds.functions, cfg.seeds.quality
+    listed = list(listed_blocks(cfg.source, cfg.run_seed, cfg.seeds.read.licenses, 64))
+    files = pa.concat_tables(load(b, max_bytes=cfg.seeds.read.max_bytes) for b in listed)
+    contents = [text.encode() for text in files["content"].to_pylist() if text is not None]
+    parser = _parser()
+    rows = 0
+
+    def bare() -> None:
+        for content in contents:
+            parser.parse(content)
+
+    def ours() -> None:
+        nonlocal rows
+        rows = 0
+        for block in listed:
+            seeds = extract(
+                load(block, max_bytes=cfg.seeds.read.max_bytes), settings=settings, rules=rules
+            )
+            rows += judged(seeds, rules=rules, limits=limits_of(settings)).num_rows
+
+    bare()
+    ours()  # starts the process that parses
+    figures = [(cost(bare), cost(ours)) for _ in range(rounds)]
+    return {
+        "ratio_parse": round(statistics.median(b / o for b, o in figures), 3),
+        "parse": {
+            "files": len(contents),
+            "megabytes": round(sum(map(len, contents)) / 1e6, 1),
+            "rows": rows,
+            "bare_seconds": [round(b, 2) for b, _ in figures],
+            "ours_seconds": [round(o, 2) for _, o in figures],
+            "megabytes_per_second": round(
+                sum(map(len, contents)) / 1e6 / statistics.median(o for _, o in figures), 2
+            ),
+        },
+    }
+
+
+def write_source(folder: Path, megabytes: int) -> None:
+    """Parquet shards of 20 MB of real files, each made different from its other copies."""
+    files = files_of_packages(None)
+    rows = files.select(["repository", "revision", "path", "licenses", "content"]).to_pylist()
+    folder.mkdir(parents=True)
+    wanted, shard, copy = megabytes * 10**6, 0, 0
+    while wanted > 0:
+        copy += 1
+        random.Random(copy).shuffle(rows)
+        block: list[Any] = []
+        size = 0
+        for row in rows:
+            content = f"# copy {copy}\nCOPY = {copy}\n{row['content']}"
+            content = content.replace("def ", f"def c{copy}_") if copy > 1 else content
+            block.append({**row, "content": content})
+            size += len(content)
+            if size >= min(20 * 10**6, wanted):
+                path = folder / f"{shard:04}.parquet"
+                pq.write_table(pa.Table.from_pylist(block), path, row_group_size=500)
+                shard, wanted, block, size = shard + 1, wanted - size, [], 0
+                if wanted <= 0:
+                    return
+
+
+def two_workers(rounds: int, folder: Path) -> Figures:
+    """ratio_two_workers: wall time with one task at once over that with two."""
+    import ray
+
+    from selfalign_ray.job import configure_ray_data, worker_runtime
+    from selfalign_ray.seeds.functions import functions
+    from selfalign_ray.seeds.quality import quality
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env=worker_runtime(is_local=True),
+    )
+    configure_ray_data()
+    write_source(folder, 60)
+
+    def seconds(workers: int) -> float:
+        cfg = config(
+            "source=files",
+            f"source.path='{folder}'",
+            "source.limit=null",
+            f"seeds.concurrency={workers}",
+        )
+        began = time.perf_counter()
+        quality(functions(read(None, cfg), cfg), cfg).materialize()
+        return time.perf_counter() - began
+
+    seconds(2)  # starts the workers
+    times = [(seconds(1), seconds(2)) for _ in range(rounds)]
+    ray.shutdown()
+    return {
+        # Of wall times the best round, the one that other load disturbed least.
+        "ratio_two_workers": round(min(o for o, _ in times) / min(t for _, t in times), 2),
+        "two_workers": {
+            "megabytes": 60,
+            "one_seconds": [round(o, 1) for o, _ in times],
+            "two_seconds": [round(t, 1) for _, t in times],
+        },
+    }
+
+
+class PeakMemory(threading.Thread):
+    """The largest sum of proportional memory of a process and all below it, shared memory too."""
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self.process, self.peak, self.ended = process, 0, threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.5):
+            self.peak = max(self.peak, sum(map(_proportional, _tree(self.process))))
+
+
+def _tree(root: int) -> Iterator[int]:
+    waiting = [root]
+    while waiting:
+        process = waiting.pop()
+        yield process
+        for task in Path(f"/proc/{process}/task").glob("*/children"):
+            try:
+                waiting += [int(child) for child in task.read_text().split()]
+            except OSError:  # it ended meanwhile
+                continue
+
+
+def _proportional(process: int) -> int:
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def memory(folder: Path, sizes: tuple[int, ...]) -> Figures:
+    """memory_growth: peak memory of the job on the largest source over that on the smallest."""
+    peaks, seconds = {}, {}
+    for size in sizes:
+        write_source(folder / f"{size}", size)
+        command = [
+            *(sys.executable, "-m", "selfalign_ray"),
+            *("source=files", f"source.path={folder}/{size}", "source.limit=null"),
+            *(f"runs_root={folder}/runs", f"name=of{size}", "stages.until=quality"),
+            *("engine=standin", "seeds.concurrency=2"),
+        ]
+        began = time.perf_counter()
+        with (folder / f"{size}.log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603
+                command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+            )
+            watch = PeakMemory(process.pid)
+            watch.start()
+            code = process.wait()
+            watch.ended.set()
+        if code:
+            raise SystemExit((folder / f"{size}.log").read_text())
+        peaks[size], seconds[size] = watch.peak, time.perf_counter() - began
+    return {
+        "memory_growth": round(peaks[sizes[-1]] / peaks[sizes[0]], 2),
+        "memory": {
+            "megabytes_of_source": list(sizes),
+            "peak_megabytes": [round(peaks[size] / 1e6) for size in sizes],
+            "seconds": [round(seconds[size]) for size in sizes],
+        },
+    }
+
+
+def _serve_blobs(pipe: Any, count: int, delay: float) -> None:
+    from tests.seeds.s3_server import s3_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
+    body = "".join(f"x{n} = {n}\n" for n in range(400))
+    blobs = {f"b{n}": gzip.compress(f"# {n}\n{body}".encode()) for n in range(count)}
+    with s3_server(blobs) as proxy:
+        proxy.delay_seconds = delay
+        pipe.send(proxy.url)
+        while True:
+            proxy.refuse_share = pipe.recv()
+            pipe.send("set")
+
+
+@contextmanager
+def blob_store(count: int, delay: float) -> Iterator[tuple[str, Any]]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve_blobs, args=(theirs, count, delay), daemon=True)
+    process.start()
+    try:
+        yield ours.recv(), ours
+    finally:
+        process.terminate()
+        process.join()
+
+
+def fetch(rounds: int) -> Figures:
+    """Blobs a second for each number of requests at once, and with a tenth of them refused."""
+    count, delay = 200, 0.05
+    listed = [
+        {
+            "row_id": f"b{n}",
+            "source": "stack_v2",
+            "path": "a.py",
+            "blob_id": f"b{n}",
+            "encoding": "UTF-8",
+        }
+        for n in range(count)
+    ]
+    table = pa.Table.from_pylist(listed, schema=LISTED)
+    rates: dict[str, list[float]] = {}
+    with blob_store(count, delay) as (url, pipe):
+        for _ in range(rounds):
+            for concurrency, refused in ((1, 0.0), (4, 0.0), (16, 0.0), (32, 0.0), (16, 0.1)):
+                pipe.send(refused)
+                pipe.recv()
+                cfg = config(
+                    "source=stack_v2",
+                    f"source.fetch.endpoint='{url}'",
+                    "source.fetch.fallback=null",
+                    f"source.fetch.concurrency={concurrency}",
+                    "source.retry.seconds=0.05",
+                )
+                actor = Fetcher(cfg.source.fetch, cfg.source.retry, 10**6)
+                rows = table.slice(0, 40) if concurrency == 1 else table
+                began = time.perf_counter()
+                (found,) = actor(rows)
+                seconds = time.perf_counter() - began
+                assert found["content"].null_count == 0, found["drop_reason"].value_counts()
+                name = f"{concurrency}" + (" with a tenth refused" if refused else "")
+                rates.setdefault(name, []).append(rows.num_rows / seconds)
+    return {
+        "fetch": {
+            "store_delay_seconds": delay,
+            "blobs_per_second_by_requests_at_once": {
+                name: round(statistics.median(values), 1) for name, values in rates.items()
+            },
+        }
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parts = ("parse", "two_workers", "memory", "fetch")
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[200, 2000], help="megabytes")
+    parser.add_argument("--results", type=Path, help="a JSON file to write")
+    options = parser.parse_args()
+    before = os.getloadavg()[0]
+    result: Figures = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "parse" in options.only:
+            result |= parse(options.rounds)
+        if "two_workers" in options.only:
+            result |= two_workers(options.rounds, folder / "two_workers")
+        if "memory" in options.only:
+            result |= memory(folder / "memory", tuple(options.sizes))
+        if "fetch" in options.only:
+            result |= fetch(options.rounds)
+    missed = [n for n, least in TARGETS.items() if n in result and result[n] < least]
+    missed += [n for n, most in CEILINGS.items() if n in result and result[n] > most]
+    result |= {
+        "targets": {"at_least": TARGETS, "at_most": CEILINGS},
+        "missed": missed,
+        "rounds": options.rounds,
+        "machine": f"{os.cpu_count()} x {platform.machine()}, Linux {platform.release()}",
+        "load_before_and_after": [round(before, 2), round(os.getloadavg()[0], 2)],
+        "python": platform.python_version(),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("pyarrow", "ray", "smart_open", "tree-sitter", "tree-sitter-python")
+        },
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if options.results:
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        options.results.write_text(json.dumps(result, indent=2) + "\n")
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Where tables lie: folders, object stores, hubs; listed and opened with patience."""
+
+from __future__ import annotations
+
+import functools as ft
+import json
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import fsspec
+import pyarrow.fs as pafs
+from fsspec.utils import glob_translate
+
+from selfalign_ray.errors import UserError
+from selfalign_ray.seeds.config import RetryConfig, TableSource
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_WILD = re.compile(r"[*?\[]")
+_THROTTLED = re.compile(r"\b(429|503)\b|SLOW_?DOWN|TOO MANY REQUESTS|THROTTL", re.IGNORECASE)
+
+
+class Storage(NamedTuple):
+    """A file system and a path, folder or glob in it."""
+
+    system: pafs.FileSystem
+    path: str
+    revision: str | None  # the commit, on a hub
+
+
+def open_storage(source: TableSource) -> Storage:
+    """The source's file system.
+
+    Raises:
+        UserError: there is none for the path, or it refuses its options.
+    """
+    try:
+        return _opened(source)
+    except (ImportError, ValueError, TypeError, OSError) as error:
+        raise UserError(f"source.path: cannot open {source.path}: {_line(error)}") from error
+
+
+def file_system(source: TableSource) -> pafs.FileSystem:
+    """The file system alone, as workers need it for paths that were pinned before."""
+    return _system(source.path.partition("://")[0] if "://" in source.path else "", _key(source))[0]
+
+
+def _key(source: TableSource) -> str:
+    return json.dumps(source.storage, sort_keys=True)
+
+
+@ft.cache
+def _system(scheme: str, options: str) -> tuple[pafs.FileSystem, Any]:
+    """The file system for a scheme, and fsspec's where it is one."""
+    chosen = json.loads(options)
+    if scheme in ("", "file"):
+        return pafs.LocalFileSystem(**chosen), None
+    if scheme == "s3":
+        return pafs.S3FileSystem(**chosen), None
+    if scheme in ("gs", "gcs"):
+        return pafs.GcsFileSystem(**chosen), None
+    system = fsspec.filesystem(scheme, **chosen)
+    return pafs.PyFileSystem(pafs.FSSpecHandler(system)), system
+
+
+def _opened(source: TableSource) -> Storage:
+    scheme, separator, rest = source.path.partition("://")
+    system, other = _system(scheme if separator else "", _key(source))
+    if not separator or scheme == "file":
+        place = Path(rest if separator else source.path).expanduser().absolute()
+        return Storage(system, place.as_posix(), None)
+    if other is None:
+        return Storage(system, rest, None)
+    inside = other._strip_protocol(source.path)
+    if scheme == "hf":
+        return patiently(lambda: _pinned(system, other, inside), source.retry)
+    return Storage(system, inside, None)
+
+
+def _pinned(system: pafs.FileSystem, hub: Any, path: str) -> Storage:
+    """The path at the hub's commit of this moment, whatever is pushed while the run goes on."""
+    from huggingface_hub import HfApi
+
+    place = hub.resolve_path(path)
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    info = api.repo_info(place.repo_id, repo_type=place.repo_type, revision=place.revision)
+    pinned = f"{place.repo_type}s/{place.repo_id}@{info.sha}/{place.path_in_repo}"
+    return Storage(system, pinned, info.sha)
+
+
+def list_files(source: TableSource, storage: Storage) -> list[tuple[str, int]]:
+    """The path, below the folder that the glob names, and size of each file, in order.
+
+    Raises:
+        UserError: the place cannot be listed, or holds no file that fits.
+    """
+    try:
+        found = patiently(lambda: _listed(storage), source.retry)
+    except Exception as error:
+        raise UserError(f"source.path: cannot list {source.path}: {_line(error)}") from error
+    if not found:
+        raise UserError(f"source.path: no file fits {source.path}")
+    return sorted(found)
+
+
+def base_of(storage: Storage) -> str:
+    """The folder that listed paths are relative to."""
+    wild = _WILD.search(storage.path)
+    if wild:
+        return storage.path[: wild.start()].rpartition("/")[0]
+    return storage.path
+
+
+def _listed(storage: Storage) -> list[tuple[str, int]]:
+    system, path = storage.system, storage.path
+    if not _WILD.search(path):
+        info = system.get_file_info(path)
+        if info.type == pafs.FileType.File:
+            return [("", info.size or 0)]
+        if info.type == pafs.FileType.NotFound:
+            raise FileNotFoundError("there is no such file or folder")
+        fits = None
+    else:
+        fits = re.compile(glob_translate(path))
+    base = base_of(storage)
+    infos = system.get_file_info(pafs.FileSelector(base, recursive=True))
+    return [
+        (info.path.removeprefix(base).lstrip("/"), info.size or 0)
+        for info in infos
+        if info.type == pafs.FileType.File and (fits is None or fits.match(info.path))
+    ]
+
+
+def patiently(action: Callable[[], T], retry: RetryConfig) -> T:
+    """What the action gives; asked again, ever later, while the store says that it is busy."""
+    for attempt in range(retry.attempts - 1):
+        try:
+            return action()
+        except Exception as error:
+            if not is_throttled(error):
+                raise
+            log.warning("a store asks to slow down: %s", _line(error))
+            time.sleep(retry.seconds * 2**attempt * random.uniform(0.5, 1.5))
+    return action()
+
+
+def is_throttled(error: BaseException) -> bool:
+    """Whether a store answered 429 or 503, whatever its client makes of that."""
+    response = getattr(error, "response", None)
+    status = getattr(error, "status", getattr(response, "status_code", None))
+    return status in (429, 503) or bool(_THROTTLED.search(str(error)))
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

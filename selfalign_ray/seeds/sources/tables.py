@@ -1,0 +1,345 @@
+"""The sources `files`, `stack_v1`, `stack_v2` and `stack_v3`: code in the rows of tables.
+
+A part is what one task reads: a row group of a Parquet file, or a stretch of a JSONL file. Files
+and parts come in a seeded order; a row's id follows from its place, so that two equal rows are two.
+"""
+
+from __future__ import annotations
+
+import functools as ft
+import itertools
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from selfalign_ray import schemas
+from selfalign_ray.errors import UserError
+from selfalign_ray.ids import content_id, keyed_int
+from selfalign_ray.seeds.config import ColumnsConfig, TableSource, WantedConfig
+from selfalign_ray.seeds.licenses import judge
+from selfalign_ray.seeds.sources import jsonl, parquet
+from selfalign_ray.seeds.sources.listing import matcher
+from selfalign_ray.seeds.sources.storage import (
+    base_of,
+    file_system,
+    list_files,
+    open_storage,
+    patiently,
+)
+from selfalign_ray.seeds.text import clean, decode
+
+log = logging.getLogger(__name__)
+
+Record = dict[Any, Any]
+
+# What a worker gets of a part.
+PART = pa.schema(
+    [
+        pa.field("place", pa.string()),  # the file, relative to the source's folder
+        pa.field("path", pa.string()),  # where a worker opens it
+        pa.field("group", pa.int64()),  # row group or stretch
+        pa.field("take", pa.int64()),  # listed files of it to take; null: all
+        pa.field("dataset", pa.string()),  # recorded on each row
+        pa.field("problem", pa.string()),  # why it cannot be read
+    ]
+)
+# A row on its way to its content: the file's, and the codec of its bytes.
+LISTED = pa.schema([*schemas.FILE, pa.field("encoding", pa.string())])
+
+_THREADS = 16  # that read footers on the driver: they wait for the store
+_BLOCK_BYTES = 32 << 20  # of content, that leave a worker together
+_FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+
+
+class _File(NamedTuple):
+    place: str
+    path: str
+    size: int
+
+
+def parts(source: TableSource, run_seed: int) -> Iterator[pa.Table]:
+    """The source's parts in the seeded order, one a table, until `source.limit` files are in them.
+
+    Only footers are read here, and for a limit the columns that decide what is listed.
+
+    Raises:
+        UserError: the source cannot be listed, holds nothing, or no part of it can be read.
+    """
+    storage = open_storage(source)
+    revision = source.revision or storage.revision
+    dataset = (source.dataset or source.path) + (f"@{revision}" if revision else "")
+    base = base_of(storage)
+    found = [
+        _File(place, f"{base}/{place}".rstrip("/"), size)
+        for place, size in list_files(source, storage)
+    ]
+    files = [file for file in found if _format(source, file.path) is not None]
+    if not files:
+        raise UserError(
+            f"source.path: {source.path} holds no file named .parquet, .jsonl, .jsonl.gz or "
+            ".jsonl.zst; name the format with source.format"
+        )
+    files.sort(key=lambda file: (keyed_int(63, run_seed, "read", file.place), file.place))
+    usable, taken, problem = False, 0, ""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(files), _THREADS):
+            window = files[start : start + _THREADS]
+            described = pool.map(ft.partial(_described, source, run_seed), window)
+            for part in itertools.chain.from_iterable(described):
+                part["dataset"] = dataset
+                if part["problem"] is None and source.limit is not None:
+                    _cut(part, source, source.limit - taken)
+                    taken += part["take"] or 0
+                usable, problem = usable or part["problem"] is None, part["problem"] or problem
+                if part["take"] != 0:
+                    yield pa.Table.from_pylist([part], schema=PART)
+                if source.limit is not None and taken >= source.limit:
+                    return
+    if not usable:
+        raise UserError(f"source.path: no part of {source.path} can be read: {problem}")
+
+
+def load(
+    work: pa.Table,
+    *,
+    source: TableSource,
+    licenses: Collection[str] | None,
+    max_bytes: int,
+    rows: int,
+) -> Iterator[pa.Table]:
+    """The files of parts, in tables of at most so many rows, in the part's order.
+
+    The tables are `schemas.FILE`, or `LISTED` where contents are fetched.
+
+    What is not wanted has no content and its reason. Where contents are fetched, the others have
+    none either.
+    """
+    table = ft.partial(
+        pa.Table.from_pylist, schema=schemas.FILE if source.fetch is None else LISTED
+    )
+    for part in work.to_pylist():
+        if part["problem"] is not None:
+            yield table([_broken(part, source)])
+            continue
+        block: list[Record] = []
+        size = 0
+        try:
+            for row in _rows(part, source, licenses, max_bytes):
+                block.append(row)
+                size += len(row["content"] or "")
+                if len(block) >= rows or size >= _BLOCK_BYTES:
+                    yield table(block)
+                    block, size = [], 0
+        except parquet.ERRORS as error:
+            part["problem"] = f"{part['path']}: {error}"
+            block.append(_broken(part, source))
+        if block:
+            yield table(block)
+
+
+def _cut(part: Record, source: TableSource, left: int) -> None:
+    """Sets how many listed files to take of a part, of those that are left to take."""
+    part["take"] = 0
+    try:
+        for _ in itertools.islice(_entries(part, source), left):
+            part["take"] += 1
+    except parquet.ERRORS as error:
+        if part["take"]:
+            part["take"] += 1  # the worker meets what is broken after those before it
+        else:
+            part.update(take=None, problem=f"{part['path']}: {error}")
+
+
+def _described(source: TableSource, run_seed: int, file: _File) -> list[Record]:
+    """The parts of one file; one with a problem for a file that cannot be read."""
+    part: Record = {
+        "place": file.place,
+        "path": file.path,
+        "take": None,
+        "problem": None,
+        "group": 0,
+    }
+    system = file_system(source)
+    reader = _reader(source, file.path)
+    try:
+        groups = patiently(
+            lambda: reader.groups(system, file.path, file.size, source), source.retry
+        )
+    except parquet.ERRORS as error:
+        problem = f"{file.path}: {error}"
+        log.warning("a part of the source cannot be read: %s", problem)
+        return [{**part, "problem": problem}]
+    key = ft.partial(keyed_int, 63, run_seed, "read", file.place)
+    return [{**part, "group": group} for group in sorted(groups, key=lambda g: (key(str(g)), g))]
+
+
+def _format(source: TableSource, path: str) -> str | None:
+    if source.format is not None:
+        return source.format
+    name = path.removesuffix(".gz").removesuffix(".zst")
+    return next((kind for suffix, kind in _FORMATS.items() if name.endswith(suffix)), None)
+
+
+def _reader(source: TableSource, path: str) -> Any:
+    return parquet if _format(source, path) == "parquet" else jsonl
+
+
+def _entries(part: Record, source: TableSource, *, content: bool = False) -> Iterator[Record]:
+    """What the columns say of each listed file of a part, by the names of ColumnsConfig.
+
+    Without its content, unless that is asked for; then `problem` says why a record has none.
+    """
+    system = file_system(source)
+    listed = _listed(source.include, source.exclude)
+    languages = source.wanted.languages
+    reader = _reader(source, part["path"])
+    columns = vars(source.columns)
+    unread = ("files",) if content else ("files", "content")
+    names = [name for key, name in columns.items() if name is not None and key not in unread]
+    for row, record in reader.records(system, part["path"], part["group"], source, names):
+        for index, entry in enumerate(entries_of(record, source.columns)):
+            if languages is not None and entry["language"] not in languages:
+                continue
+            if entry["path"] is None or listed(entry["path"]):
+                entry["place"] = f"{part['place']}:{part['group']}:{row}:{index}"
+                yield entry
+
+
+def _listed(include: Sequence[str], exclude: Sequence[str]) -> Any:
+    included, excluded = matcher(include), matcher(exclude)
+    return lambda path: included(path) and not excluded(path)
+
+
+def entries_of(record: Record, columns: ColumnsConfig) -> Iterator[Record]:
+    """The files of a row: those of its list, or the row itself."""
+    names = {name: column for name, column in vars(columns).items() if name != "files"}
+    nested = record.get(columns.files) if columns.files is not None else None
+    for item in nested if isinstance(nested, list) else [{}]:
+        file = item if isinstance(item, dict) else {}
+        entry = {name: _value(column, file, record) for name, column in names.items()}
+        entry["problem"] = record.get(jsonl.PROBLEM)
+        yield _coerced(entry)
+
+
+def _value(column: str | None, file: Record, record: Record) -> Any:
+    if column is None:
+        return None
+    value: Any = file if column.split(".")[0] in file else record
+    for name in column.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _coerced(entry: Record) -> Record:
+    """The entry with null for what is of no use: JSON may hold anything anywhere."""
+    for name in ("blob", "encoding", "repository", "revision", "path", "license_type", "language"):
+        value = entry[name]
+        if value is not None:
+            text = value if isinstance(value, str) else str(value)
+            entry[name] = text.encode("utf-8", "replace").decode() or None
+    for name in ("length", "stars"):
+        value = entry[name]
+        is_number = isinstance(value, int | float) and value == value
+        entry[name] = int(value) if is_number and abs(value) < 2**63 else None
+    if not isinstance(entry["content"], str | bytes):
+        entry["content"] = None
+    given = entry["licenses"]
+    given = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+    entry["licenses"] = sorted({name.strip() for name in given if isinstance(name, str)} - {""})
+    return entry
+
+
+def _rows(
+    part: Record, source: TableSource, licenses: Collection[str] | None, max_bytes: int
+) -> Iterator[Record]:
+    """The listed files of a part as rows of `LISTED`."""
+    judged = (
+        (entry, refusal(entry, source.wanted, licenses, max_bytes))
+        for entry in itertools.islice(_entries(part, source), part["take"])
+    )
+    if source.fetch is not None:
+        for entry, reason in judged:
+            lacking = (entry["problem"] or "no_blob") if entry["blob"] is None else None
+            yield _row(entry, part, source, reason or lacking)
+        return
+    # No content is read of a part of which nothing is wanted.
+    wanted = any(reason is None for _, reason in judged)
+    entries = _entries(part, source, content=wanted)
+    for entry in itertools.islice(entries, part["take"]):
+        reason = refusal(entry, source.wanted, licenses, max_bytes)
+        row = _row(entry, part, source, reason)
+        yield row if reason is not None else with_content(row, entry, max_bytes)
+
+
+def refusal(
+    entry: Record, wanted: WantedConfig, licenses: Collection[str] | None, max_bytes: int
+) -> str | None:
+    """Why a file is not wanted, by its columns alone, or None."""
+    if entry["problem"] is not None:
+        return None  # it has none of them
+    kind, length, stars = entry["license_type"], entry["length"], entry["stars"]
+    if wanted.license_types is not None and kind is not None and kind not in wanted.license_types:
+        return "license_not_allowed"
+    _, reason = judge((tuple(entry["licenses"]),) if entry["licenses"] else (), licenses)
+    rules = (
+        (reason, reason is not None),
+        ("vendored", not wanted.vendored and entry["vendored"] is True),
+        ("generated", not wanted.generated and entry["generated"] is True),
+        ("too_large", length is not None and length > max_bytes),
+        ("too_small", length is not None and length < wanted.min_bytes),
+        ("few_stars", stars is not None and stars < wanted.min_stars),
+    )
+    return next((reason for reason, holds in rules if holds), None)
+
+
+def with_content(row: Record, entry: Record, max_bytes: int) -> Record:
+    """The row with the entry's inline content, or the reason why it has none."""
+    content = entry["content"]
+    if content is None:
+        return {**row, "drop_reason": entry["problem"] or "no_content"}
+    if isinstance(content, bytes):
+        return with_bytes(row, content, max_bytes)
+    data = content.encode("utf-8", "surrogatepass")
+    row["bytes"] = len(data)
+    if len(data) > max_bytes:
+        return {**row, "drop_reason": "too_large"}
+    text, reason = clean(content)
+    return {**row, "file_id": content_id(data), "content": text, "drop_reason": reason}
+
+
+def with_bytes(row: Record, data: bytes, max_bytes: int) -> Record:
+    """The row with the text of its file's bytes, or the reason why it has none."""
+    row["bytes"] = len(data)
+    if len(data) > max_bytes:
+        return {**row, "drop_reason": "too_large"}
+    text, reason = decode(data, row["encoding"])
+    return {**row, "file_id": content_id(data), "content": text, "drop_reason": reason}
+
+
+def _row(entry: Record, part: Record, source: TableSource, reason: str | None) -> Record:
+    return {
+        "row_id": content_id(source.kind, part["dataset"], entry["place"]),
+        "source": source.kind,
+        "repository": entry["repository"],
+        "revision": entry["revision"],
+        "path": entry["path"] or entry["place"],
+        "licenses": entry["licenses"],
+        "dataset": part["dataset"],
+        "blob_id": entry["blob"],
+        "bytes": entry["length"],
+        "encoding": entry["encoding"],
+        "content": None,
+        "file_id": None,
+        "drop_reason": reason,
+    }
+
+
+def _broken(part: Record, source: TableSource) -> Record:
+    """The one row of a part that cannot be read, or not to its end."""
+    log.warning("a part of the source cannot be read: %s", part["problem"])
+    empty = dict.fromkeys(vars(source.columns)) | {"licenses": []}
+    place = f"{part['place'] or part['path']}:{part['group']}"
+    return _row({**empty, "place": place}, part, source, "broken_part")
