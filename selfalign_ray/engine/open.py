@@ -43,7 +43,7 @@ def open_engine(
         return TransformersEngine(model, model_path(model), engine, device)
     from selfalign_ray.engine.vllm import VllmEngine
 
-    return VllmEngine(model, model_path(model), lora_path(model), engine, device)
+    return VllmEngine(model, model_path(model), engine, device, lora_path(model))
 
 
 def check_model(engine: EngineConfig, model: ModelConfig) -> None:

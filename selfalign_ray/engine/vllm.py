@@ -60,7 +60,7 @@ class VllmEngine:
     """One vLLM engine. `generate` may be called from any thread's event loop."""
 
     def __init__(
-        self, model: ModelConfig, path: str, lora: str | None, engine: EngineConfig, device: str
+        self, model: ModelConfig, path: str, engine: EngineConfig, device: str, lora: str | None
     ) -> None:
         """Loads the model from `path`, a local folder or a hub id, and the adapter from `lora`.
 
@@ -69,7 +69,7 @@ class VllmEngine:
         """
         self.model = model.id
         self._figures: dict[str, float] = {}
-        self._engine = _load(_engine_args(model, path, lora, engine, device), self._record)
+        self._engine = _load(_engine_args(model, path, engine, device, lora), self._record)
         self._length: int = self._engine.model_config.max_model_len
         self._tokens = Tokens(self._engine.get_tokenizer(), chat=model.chat)
         self._lora = _lora_request(lora)
@@ -296,7 +296,7 @@ def _lora_request(lora: str | None) -> Any:
 
 
 def _engine_args(
-    model: ModelConfig, path: str, lora: str | None, engine: EngineConfig, device: str
+    model: ModelConfig, path: str, engine: EngineConfig, device: str, lora: str | None = None
 ) -> dict[str, Any]:
     args: dict[str, Any] = {
         "model": path,

@@ -41,7 +41,7 @@ def paper(run_config):
 
 def test_a_gpu_s_core_has_a_process_and_its_own_batching(paper):
     environment = worker_environment(paper.engine, "cuda")
-    args = _engine_args(paper.model, "some/model", None, paper.engine, "cuda")
+    args = _engine_args(paper.model, "some/model", paper.engine, "cuda")
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in environment
     assert args["gpu_memory_utilization"] == 0.9
     assert args["enforce_eager"] is False
@@ -52,7 +52,7 @@ def test_a_gpu_s_core_has_a_process_and_its_own_batching(paper):
 def test_a_cpu_s_core_runs_in_the_actor_and_takes_every_prompt_whole(run_config):
     cfg = run_config("experiment=embedded")
     environment = worker_environment(cfg.engine, "cpu")
-    args = _engine_args(cfg.model, "folder", None, cfg.engine, "cpu")
+    args = _engine_args(cfg.model, "folder", cfg.engine, "cpu")
     assert environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert int(environment["OMP_NUM_THREADS"]) >= 1
     assert args["enforce_eager"] is True
@@ -89,27 +89,27 @@ def test_servers_and_transformers_need_none_of_vllm_s_environment(run_config):
 )
 def test_a_setting_reaches_vllm(run_config, override, argument, value):
     cfg = run_config("experiment=starcoder2_15b", override)
-    assert _engine_args(cfg.model, "m", None, cfg.engine, "cuda")[argument] == value
+    assert _engine_args(cfg.model, "m", cfg.engine, "cuda")[argument] == value
 
 
 def test_vllm_knows_every_argument(paper, tmp_path):
     from vllm import EngineArgs
 
     for device in ("cpu", "cuda"):
-        args = _engine_args(paper.model, "m", adapter(tmp_path), paper.engine, device)
+        args = _engine_args(paper.model, "m", paper.engine, device, adapter(tmp_path))
         assert set(args) <= set(EngineArgs.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(("rank", "room"), [(4, 8), (16, 16), (17, 32)])
 def test_an_adapter_gets_the_room_that_its_rank_needs(paper, tmp_path, rank, room):
-    args = _engine_args(paper.model, "m", adapter(tmp_path, rank), paper.engine, "cuda")
+    args = _engine_args(paper.model, "m", paper.engine, "cuda", adapter(tmp_path, rank))
     assert args["enable_lora"] is True
     assert args["max_lora_rank"] == room
 
 
 def test_an_adapter_of_too_great_a_rank_is_a_user_s_error(paper, tmp_path):
     with pytest.raises(UserError, match=r"model\.lora: rank 1000"):
-        _engine_args(paper.model, "m", adapter(tmp_path, 1000), paper.engine, "cuda")
+        _engine_args(paper.model, "m", paper.engine, "cuda", adapter(tmp_path, 1000))
 
 
 def test_a_method_of_quantisation_that_this_vllm_lacks_is_named():
