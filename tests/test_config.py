@@ -41,11 +41,26 @@ def test_a_misspelt_key_fails_with_its_name(run_config, override, said):
         ("recipe.hops.concepts.sampling.n=2", "recipe.hops.concepts.sampling.n: must be 1"),
         ("engine.kind=magic", "engine.kind: must be one of vllm, openai, transformers, standin"),
         ("engine.rows_in_flight=0", "engine.rows_in_flight"),
+        ("plan.rows=0", "plan.rows: must be at least 1; got 0"),
+        ("plan.seeds=0", "plan.seeds: must be at least 1; got 0"),
     ],
 )
 def test_an_impossible_value_fails_with_its_full_key(run_config, override, said):
     with pytest.raises(UserError, match=said):
         run_config(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("stages.until=responses", "plan.rows: rows are accepted by the last stage"),
+        ("start.stage=instruction", "plan.rows: a slice is drawn from the source"),
+        ("start.rows=x.jsonl", "plan.rows: a slice is drawn from the source"),
+    ],
+)
+def test_a_plan_is_for_the_whole_pipeline(run_config, override, said):
+    with pytest.raises(UserError, match=said):
+        run_config("plan.rows=5", override)
 
 
 def test_a_value_of_another_type_fails_with_its_key(run_config):

@@ -13,12 +13,26 @@ import pytest
 from selfalign_ray.__main__ import _user_error
 from tests.support import SELFALIGN, selfalign
 
+GOOD = '''"""A module."""
+
+
+def scaled_{n}(radius: float, factor: float) -> float:
+    """Return the radius of a circle, scaled by a factor.
+
+    The factor may be negative.
+    """
+    scaled = radius * factor + {n}
+    return scaled**2
+'''
+
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (["recipe.hops.concepts.sampling.temprature=1"], "temprature"),
         (["seeds.sample.limit=many"], "seeds.sample.limit"),
+        (["plan.rows=0"], "plan.rows: must be at least 1; got 0"),
+        (["plan.rows=5", "stages.until=seeds"], "plan.rows: "),
         (["engine.rows_in_flight=0"], "engine.rows_in_flight: must be at least 1; got 0"),
         (["run_seed=many"], "run_seed"),
         (["engine=nosuch"], "standin"),
@@ -88,3 +102,27 @@ def test_the_jobs_of_a_sweep_share_a_loaded_engine(tmp_path):
     assert done.returncode == 0
     logs = [path.read_text() for path in sorted(tmp_path.glob("runs/first/*/pipeline.log"))]
     assert [log.count("engine for standin ready") for log in logs] == [1, 0]
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
+def test_a_plan_goes_on_where_it_was_and_leaves_the_run_alone(tmp_path):
+    source = tmp_path / "code"
+    source.mkdir()
+    for n in range(8):
+        (source / f"good_{n}.py").write_text(GOOD.format(n=n))
+    common = ["engine=standin", "source=folder", f"source.path={source}"]
+    plan = ["plan.rows=5000", "plan.seeds=5"]
+    done = selfalign(*common, *plan, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5,000 accepted rows of first, projected from 5 seeds" in done.stdout
+    run_dir = tmp_path / "runs" / "first"
+    assert not (run_dir / "stages").exists()
+    stage = json.loads((run_dir / "plan" / "stages" / "sample" / "manifest.json").read_text())
+    assert stage["rows"] == {"kept": 5, "not_sampled": 3}
+    # None of the seeds passes a gate that no program can meet: a bound, and the exit code for it.
+    never = "validation.metrics.min_asserts=1000"
+    again = selfalign(*common, *plan, never, cwd=tmp_path)
+    assert again.returncode == 3, again.stderr
+    assert "from before" in again.stderr
+    assert "seeds         at least " in again.stdout

@@ -93,7 +93,8 @@ class EngineActor:
 
     async def generate(self, prompt: Prompt) -> Generation:
         """As Engine.generate; an engine that dies takes this process with it."""
-        assert self._engine is not None, "asked before it was loaded"
+        await self.load()  # a restart may go unnoticed where nothing was in flight
+        assert self._engine is not None
         try:
             return await self._engine.generate(prompt)
         except EngineDiedError:

@@ -74,8 +74,8 @@ class Fleet:
                 except RayTaskError as error:
                     raise error.cause from None  # what the engine raised, and not its traceback
                 except RayActorError as error:
-                    # Sent to an engine that was dead already, the prompt had no part in it.
-                    deaths += member.is_up
+                    # It was up when it was asked: all that it had in flight are suspects.
+                    deaths += 1
                     self._lost(member, error)
                 else:
                     return made

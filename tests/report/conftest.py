@@ -31,9 +31,9 @@ TABLE = [
     "duplicates",
 ]
 HOP_COST = {"shot_set": 0, "shots": 3, "prompt_tokens": 700, "cached_tokens": 560, "seconds": 2.0}
-FIGURES = {
-    "engine": {"load_seconds": 21.0, "engines": 1, "held_seconds": 60.0, "gpu_seconds": 120.0}
-}
+ENGINE = {"load_seconds": 21.0, "engines": 1, "held_seconds": 60.0, "gpu_seconds": 120.0}
+FIGURES = {"engine": ENGINE | {"rows_in_flight_mean": 5.5, "rows_in_flight_most": 8.0}}
+SANDBOX_FIGURES = {"execution": {"cpu_seconds": 4.0, "busy_seconds": 6.0}}
 
 
 def row(number: int, **fields: Any) -> Row:
@@ -188,7 +188,8 @@ def write_stage(
         "seconds": 60.0,
         "started": "2026-01-01T00:00:00+00:00",
         "finished": "2026-01-01T00:01:00+00:00",
-        "figures": FIGURES if "responses" in group else {},
+        "work_seconds": 40.0 if "responses" in group else None,
+        "figures": {"responses": FIGURES, "metrics": SANDBOX_FIGURES}.get(name, {}),
     }
     (folder.parent / "manifest.json").write_text(json.dumps(manifest))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from selfalign_ray.report.figures import Figures, as_data, take_figures
+from selfalign_ray.report.figures import Figures, as_data, hop_of, take_figures
 from selfalign_ray.report.saved import chain
 from tests.report.conftest import TABLE, hop_row, sample, stages_of_a_run
 
@@ -24,6 +24,9 @@ def test_hops_are_summed_over_all_rows_that_asked(write_run: Callable[..., Path]
     assert figures.cached_share == pytest.approx(0.8)
     assert figures.hops["concepts"].seconds == pytest.approx(14.0)
     assert figures.tokens_per_second == pytest.approx(1640 / 60)
+    assert figures.hops["responses"].tokens_per_second == pytest.approx(1200 / 40)
+    assert figures.hops["responses"].in_flight == pytest.approx(12 / 40)
+    assert (figures.rows_in_flight_mean, figures.rows_in_flight_most) == (5.5, 8.0)
     assert figures.models == {"tiny": 8}
     assert (figures.engines, figures.load_seconds) == (1, 21.0)
 
@@ -36,6 +39,7 @@ def test_every_sample_has_a_verdict_or_a_reason(write_run: Callable[..., Path]) 
     assert (figures.executed_rows, figures.passed_rows) == (5, 3)
     assert figures.passed_share == pytest.approx(3 / 11)
     assert figures.vacuous_share == pytest.approx(1 / 3)
+    assert figures.sandbox_cpu_seconds == 4.0
 
 
 def test_accepted_rows_an_hour(write_run: Callable[..., Path]) -> None:
@@ -45,6 +49,15 @@ def test_accepted_rows_an_hour(write_run: Callable[..., Path]) -> None:
     assert figures.accepted_per_gpu_hour == pytest.approx(60)
     figures.gpu_seconds = 0
     assert figures.accepted_per_gpu_hour is None
+
+
+def test_hops_of_further_rounds_are_hops() -> None:
+    assert [hop_of(name) for name in ("responses_2", "concepts", "execution_2", "read")] == [
+        "responses",
+        "concepts",
+        None,
+        None,
+    ]
 
 
 def test_licences_and_measures_of_the_data_set(write_run: Callable[..., Path]) -> None:

@@ -37,20 +37,23 @@ def test_a_run_on_a_page(make: Callable[..., Summary]) -> None:
         "| instruction | - instruction_unfinished | 1 | 12.5 % |",
         "| duplicates | **kept** | 2 | 66.7 % |",
         "The counts add up",
-        "| responses | 6 | 4,200 | 80.0 % | 1,200 | 2.00 |",
-        "- 120.0 accepted rows per engine-hour",
+        "| responses | 6 | 4,200 | 80.0 % | 1,200 | 30.00 | 0.30 | 2.00 |",
+        "- 120.0 accepted rows per engine-hour; engines were held for 60 s",
+        "- 60.0 accepted rows per GPU-hour; GPUs were held for 120 GPU-s",
+        "- at 2 a GPU-hour, 33.33 for 1,000 accepted rows, or 30.0 of them for 1",
+        "- 5.5 rows in flight at the mean, 8 at most",
+        "- 4.0 CPU-seconds in the sandbox",
         "| not executed: no_code | 6 | 54.5 % |",
         "| MIT | 2 | 100.0 % |",
         "| seccomp | on |",
         "### Example 2",
     ):
         assert said in text
-    assert "60.0 accepted rows per GPU-hour, over 0.03 of them" in text
     assert "STAND-IN" not in text
 
 
 def test_the_manifest_is_whole_and_last(make: Callable[..., Summary]) -> None:
-    summary = make(["report.examples=0"])
+    summary = make(["report.examples=0", "report.price_per_gpu_hour=2"])
     path = summary.report.parent / "manifest.json"
     manifest = json.loads(path.read_text())
     assert manifest["config"]["report"]["examples"] == 0
@@ -58,6 +61,8 @@ def test_the_manifest_is_whole_and_last(make: Callable[..., Summary]) -> None:
     assert manifest["fingerprints"]["duplicates"] == "print-duplicates"
     assert manifest["sandbox"] == SANDBOX
     assert manifest["licenses"] == {"MIT": 2}
+    assert manifest["figures"]["accepted_per_money"] == pytest.approx(30)
+    assert manifest["figures"]["hops"]["responses"]["tokens_per_second"] == pytest.approx(30)
     assert {"python", "ray", "pyarrow"} <= manifest["versions"].keys()
     assert manifest["adds_up"] is True
     assert manifest["hardware"]["cores"] >= 1

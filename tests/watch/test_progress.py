@@ -112,3 +112,48 @@ def test_facts_of_hops_and_of_execution(progress: Progress, clock: Clock) -> Non
     progress.begin("metrics", 5)
     progress.observe({"execution": {"rows": 1, "passed": 2, "timeout": 5, "cpu_seconds": 3.5}})
     assert progress.facts() == ["5 timeout", "2 passed"]
+
+
+def test_work_is_what_comes_after_the_first_row_is_under_way(
+    progress: Progress, clock: Clock
+) -> None:
+    progress.begin("responses", 6)
+    for in_flight in (0, 0, 6, 4, 2, 0):
+        progress.observe({"engine": {"engines": 1, "rows_in_flight": in_flight}})
+        clock.now += 5
+    assert progress.work_seconds(30.0, 6) == pytest.approx(20)
+    # Each look stands for the time before it, the first for none.
+    assert progress.rows_in_flight() == {"rows_in_flight_mean": 2.0, "rows_in_flight_most": 6}
+
+
+def test_what_left_before_the_first_look_was_as_fast_as_the_rest(
+    progress: Progress, clock: Clock
+) -> None:
+    progress.begin("quality", None)
+    progress.observe({})
+    clock.now = 10
+    progress.observe({"quality": {"rows": 20}})
+    assert progress.work_seconds(18.0, 100) == pytest.approx(8 * 100 / 80)
+    assert progress.work_seconds(50.0, 21) == 50
+    assert progress.work_seconds(18.0, 20) is None
+    assert progress.rows_in_flight() == {}
+
+
+def test_a_group_that_nobody_saw_at_work_has_no_work_seconds(progress: Progress) -> None:
+    progress.begin("unique", 5)
+    progress.observe({"quality": {"rows": 5}})
+    assert progress.work_seconds(1.0, 5) is None
+
+
+def test_one_group_s_looks_are_not_the_next_s(progress: Progress, clock: Clock) -> None:
+    progress.begin("responses", 6)
+    progress.observe({"engine": {"rows_in_flight": 6}})
+    progress.end("responses", {"kept": 6}, 5.0)
+    clock.now = 50
+    progress.begin("metrics", 6)
+    assert progress.rows_in_flight() == {}
+    progress.observe({"engine": {"rows_in_flight": 0}, "execution": {"rows_in_flight": 6}})
+    clock.now = 60
+    progress.observe({"execution": {"rows": 6, "rows_in_flight": 0}})
+    assert progress.work_seconds(12.0, 6) == pytest.approx(12)
+    assert progress.rows_in_flight() == {}
