@@ -147,7 +147,7 @@ def write_source(folder: Path, megabytes: int) -> None:
             size += len(content)
             if size >= min(20 * 10**6, wanted):
                 path = folder / f"{shard:04}.parquet"
-                pq.write_table(pa.Table.from_pylist(block), path, row_group_size=500)
+                pq.write_table(pa.Table.from_pylist(block), path, row_group_size=100)
                 shard, wanted, block, size = shard + 1, wanted - size, [], 0
                 if wanted <= 0:
                     return
