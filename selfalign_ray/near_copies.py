@@ -5,7 +5,8 @@ Three steps, of which only the first sees a text:
 1. `signed`: each text becomes its set of shingles and one key a band. The blocks stay in Ray's
    object store, which moves what does not fit to disk.
 2. `edges`: a task takes some bands. It reads the column of keys across all blocks, so that rows
-   with the same key meet without a shuffle, and checks the Jaccard similarity of each such pair.
+   with the same key meet without a shuffle, and checks the Jaccard similarity of each such pair,
+   once: in the first band that the two share.
 3. `stars`: rows are taken in an order of their own, drawn by id. One stays unless a row that
    stays has been found to be like it.
 
@@ -57,7 +58,8 @@ class LikenessConfig:
     jaccard: float = setting(gt=0, le=1)  # of their sets of shingles, at least
     bands: int = setting(ge=1)  # two texts are compared where they agree in a band
     rows_per_band: int = setting(ge=1)  # minima that a band takes together
-    # Of rows that share a band's key, the first so many are compared with all the others.
+    # Of rows that share a band's key, the first so many are compared with all the others: what a
+    # thousand copies cost is so many times their number, not its square.
     bucket_rows: int = setting(ge=1)
     memory_mb: int = setting(ge=16, decides=False)  # of a task; as many run as there are CPUs
 
@@ -172,18 +174,19 @@ class Store:
             places.append(rows | (number << 32))
         return np.concatenate(keys), np.concatenate(orders), np.concatenate(places)
 
-    def rows(self, places: Ints) -> tuple[pa.Table, Sets]:
-        """`order` and `id`, and the shingles, of the rows at these places, in ascending order."""
-        found, sizes, values = [], [np.zeros(1, np.int64)], []
+    def rows(self, places: Ints) -> tuple[pa.Table, Words, Sets]:
+        """Of the rows at ascending places: `order` and `id`, keys of all bands, shingles."""
+        found, keys, sizes, values = [], [], [np.zeros(1, np.int64)], []
         for number, table in self._tables():
             rows = places[places >> 32 == number] & 0xFFFFFFFF
             if len(rows):
                 sets = _sets(table).take(rows)
                 found.append(table.select(["order", "id"]).take(pa.array(rows)))
+                keys.append(_keys(table)[rows])
                 sizes.append(sets.sizes)
                 values.append(sets.values)
         offsets = np.cumsum(np.concatenate(sizes))
-        return pa.concat_tables(found), Sets(np.concatenate(values), offsets)
+        return pa.concat_tables(found), np.concatenate(keys), Sets(np.concatenate(values), offsets)
 
     def _tables(self) -> Iterator[tuple[int, pa.Table]]:
         for number, block in enumerate(self._blocks):
@@ -193,14 +196,15 @@ class Store:
 
 
 def edges(store: Store, unit: Unit, cfg: LikenessConfig) -> Iterator[pa.Table]:
-    """The pairs that a unit of the plan finds, as `EDGE` rows; two units may find the same."""
+    """The pairs that a unit of the plan finds, as `EDGE` rows; all units find each pair once."""
     at_once = _half(cfg) // _PAIR_BYTES
-    waiting: list[Ints] = []  # pairs of places: 2 x pairs
+    waiting: list[Ints] = []  # 3 x pairs: two places and the band
     for band in unit.bands:
         keys, orders, places = store.column(band, unit.part, unit.parts)
         ranked = np.lexsort((orders, keys))
         for pairs in pairs_of(keys[ranked], cfg.bucket_rows, at_once):
-            waiting.append(places[ranked[pairs]])
+            bands = np.full(pairs.shape[1], band)
+            waiting.append(np.stack([*places[ranked[pairs]], bands]))
             if sum(some.shape[1] for some in waiting) >= at_once:
                 yield _checked(store, np.concatenate(waiting, axis=1), cfg)
                 waiting = []
@@ -234,12 +238,12 @@ def pairs_of(keys: Words, bucket_rows: int, at_once: int) -> Iterator[Ints]:
 
 
 def _checked(store: Store, pairs: Ints, cfg: LikenessConfig) -> pa.Table:
-    """The pairs of places that are alike, each once."""
-    places, found = np.unique(pairs, return_inverse=True)
-    found = found.reshape(pairs.shape)
-    once = np.unique(found[0] << 32 | found[1])
-    first, second = once >> 32, once & 0xFFFFFFFF
-    rows, sets = store.rows(places)
+    """The pairs of places that are alike and share no band before the one given."""
+    places, found = np.unique(pairs[:2], return_inverse=True)
+    first, second = found.reshape(2, -1)
+    rows, keys, sets = store.rows(places)
+    new = (keys[first] == keys[second]).argmax(axis=1) == pairs[2]
+    first, second = first[new], second[new]
     small = np.minimum(sets.sizes[first], sets.sizes[second])
     large = np.maximum(sets.sizes[first], sets.sizes[second])
     orders = rows["order"].to_numpy()

@@ -115,6 +115,12 @@ def test_the_similarity_is_that_of_the_two_rows() -> None:
         assert row["jaccard"] == pytest.approx(exact)
 
 
+def test_each_pair_is_found_once_however_many_bands_it_shares() -> None:
+    found = found_edges([table({f"t{n}": f"the same few words {n % 2}" for n in range(20)})])
+    pairs = set(zip(found["first"].to_pylist(), found["second"].to_pylist(), strict=True))
+    assert len(pairs) == found.num_rows == 190
+
+
 def test_a_chain_is_not_a_group() -> None:
     words = [f"w{n}" for n in range(60)]
     texts = {f"r{n}": " ".join(words[5 * n : 5 * n + 25]) for n in range(8)}

@@ -169,9 +169,9 @@ def _rows(path: Path) -> Iterator[Row]:
         elif path.suffix == ".json":
             yield from json.loads(path.read_text(encoding="utf-8"))
         else:
-            data = path.read_bytes()
-            lines = gzip.decompress(data) if path.suffix == ".gz" else data
-            yield from (json.loads(line) for line in lines.splitlines() if line.strip())
+            opened = gzip.open if path.suffix == ".gz" else Path.open
+            with opened(path, "rb") as lines:
+                yield from (json.loads(line) for line in lines if line.strip())
     except (OSError, ValueError, EOFError) as error:  # Arrow's errors are ValueErrors as well
         raise _UnreadableError(f"{path} cannot be read: {error}") from error
 
