@@ -139,9 +139,10 @@ class Fetcher:
     def _note_failure(self, said: str) -> None:
         with self._lock:
             self._failed += 1
-            if not self._answered and self._failed >= self._fetch.give_up_after:
+            enough = self._fetch.give_up_after
+            if not self._answered and self._failed >= enough:
                 raise UserError(
-                    f"source.fetch.url: none of the first {self._failed} blobs could be had from "
+                    f"source.fetch.url: none of the first {enough} blobs could be had from "
                     f"{' or '.join(self._urls)}: {said or 'no connection'}; see "
                     "source.fetch.signed, region and endpoint"
                 )
