@@ -1,9 +1,10 @@
-"""What seeds cost: parsing, two workers, memory, fetching.
+"""What seeds cost: parsing, two workers, memory, fetching, near-duplicates.
 
 parse        CPU time of read, functions and quality beside tree-sitter's alone on the same files
 two_workers  wall time of the same stages as a Ray job with one task at once and with two
 memory       peak memory of `selfalign` until quality, on a little source and on ten times as much
 fetch        blobs a second over the number of requests at once, from a store that takes its time
+duplicates   near-duplicates beside brute force, and of 200,000 functions (bench_duplicates.py)
 
 Each part runs alone with --only; what is compared is measured in turn, round by round.
 
