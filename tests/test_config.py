@@ -11,7 +11,7 @@ import yaml
 from selfalign_ray.config import RunConfig, conf_dir
 from selfalign_ray.errors import UserError
 
-REQUIRED = {"source=folder": ["source.path=/tmp"]}  # what an option leaves to the user
+REQUIRED = dict.fromkeys(["source=folder", "source=files"], ["source.path=/tmp"])  # what an option leaves to the user
 OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted(Path(conf_dir()).glob("*/*.yaml"))]
 
 
