@@ -11,7 +11,8 @@ import yaml
 from selfalign_ray.config import RunConfig, conf_dir
 from selfalign_ray.errors import UserError
 
-REQUIRED = {"source=folder": ["source.path=/tmp"]}  # what an option leaves to the user
+# What an option leaves to the user.
+REQUIRED = {f"source={kind}": ["source.path=/tmp"] for kind in ("folder", "files")}
 OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted(Path(conf_dir()).glob("*/*.yaml"))]
 
 
