@@ -23,7 +23,7 @@ ORIGIN = (
 )
 DROP_REASON = pa.field("drop_reason", pa.string())  # why the row stops; null while it is kept
 # What supports a drop_reason: of use in the stage that gives it alone.
-EVIDENCE = ("near_duplicate_of", "near_duplicate_jaccard", "benchmark_hits")
+EVIDENCE = ("type_error", "near_duplicate_of", "near_duplicate_jaccard", "benchmark_hits")
 
 # A benchmark's text in a row, with the evidence.
 BENCHMARK_HIT = pa.struct(
@@ -57,6 +57,7 @@ SEED = pa.schema(
         pa.field("seed", pa.string()),  # the function, with the imports that it uses above it
         pa.field("name", pa.string()),  # of the function
         pa.field("line", pa.int32()),  # where the function begins in its file, from 1
+        pa.field("type_error", pa.string()),  # the checker's first message
         pa.field("near_duplicate_of", pa.string()),  # seed_id of the kept seed that it resembles
         pa.field("near_duplicate_jaccard", pa.float32()),  # of the two
         pa.field("benchmark_hits", pa.list_(BENCHMARK_HIT)),  # the surest first

@@ -22,6 +22,7 @@ _STAGE_OF = {
     "no_functions": "functions",
     "parse_failed": "functions",
     "too_long": "functions",
+    "type_error": "typecheck",
     "no_passing_sample": "execution",
     "sandbox_failed": "execution",
     "no_choice": "choose",
