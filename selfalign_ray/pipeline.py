@@ -26,6 +26,7 @@ from selfalign_ray.seeds.near_duplicates import near_duplicates
 from selfalign_ray.seeds.quality import quality
 from selfalign_ray.seeds.read import read
 from selfalign_ray.seeds.sample import sample
+from selfalign_ray.seeds.typecheck import typecheck
 from selfalign_ray.seeds.unique import unique
 from selfalign_ray.selection.choose import choose
 from selfalign_ray.selection.duplicates import duplicates
@@ -46,6 +47,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
         _stage("read", read, schemas.FILE, (), lambda c: [c.source, c.seeds.read]),
         _stage("functions", functions, schemas.SEED, ("content",), lambda c: c.seeds.functions),
         _stage("quality", quality, schemas.SEED, ("seed",), lambda c: c.seeds.quality, saves=True),
+        _stage("typecheck", typecheck, schemas.SEED, ("seed",), lambda c: c.seeds.typecheck),
         _stage("unique", unique, schemas.SEED, ("seed",), lambda c: c.seeds.unique, saves=True),
         _stage(
             "near_duplicates",

@@ -25,7 +25,7 @@ ORIGIN = (
 )
 DROP_REASON = pa.field("drop_reason", pa.string())  # why the row stops; null while it is kept
 # What supports a drop_reason: of use in the stage that gives it alone.
-EVIDENCE = ("near_duplicate_of", "near_duplicate_jaccard", "benchmark_hits")
+EVIDENCE = ("type_error", "near_duplicate_of", "near_duplicate_jaccard", "benchmark_hits")
 
 # A benchmark's text in a row, with the evidence.
 BENCHMARK_HIT = pa.struct(
@@ -65,6 +65,7 @@ SEED = pa.schema(
         pa.field("last_line", pa.int32()),  # where it ends, itself included
         pa.field("signature", pa.string()),  # from `def` or `class` to the colon
         pa.field("docstring", pa.string()),  # without indentation; empty where there is none
+        pa.field("type_error", pa.string()),  # the checker's first message
         pa.field("near_duplicate_of", pa.string()),  # seed_id of the kept seed that it resembles
         pa.field("near_duplicate_jaccard", pa.float32()),  # of the two
         pa.field("benchmark_hits", pa.list_(BENCHMARK_HIT)),  # the surest first

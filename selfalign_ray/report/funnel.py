@@ -29,6 +29,7 @@ _STAGE_OF = {
     "parse_timeout": "functions",
     "parser_died": "functions",
     "too_long": "functions",
+    "type_error": "typecheck",
     "no_executable_sample": "execution",
     "no_passing_sample": "execution",
     "sandbox_failed": "execution",

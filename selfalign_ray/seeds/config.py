@@ -189,6 +189,15 @@ class QualityConfig:
 
 
 @dataclass(kw_only=True)
+class TypecheckConfig:
+    """The static type check of the seeds that meet the rules."""
+
+    enabled: bool
+    seeds_at_once: int = setting(ge=1, decides=False)  # in one run of the checker
+    timeout_seconds: float = setting(gt=0)  # of such a run; seeds that exceed it are kept
+
+
+@dataclass(kw_only=True)
 class UniqueConfig:
     """One row of each group of equal seeds."""
 
@@ -211,6 +220,7 @@ class SeedsConfig:
     read: ReadConfig
     functions: FunctionsConfig
     quality: QualityConfig
+    typecheck: TypecheckConfig
     unique: UniqueConfig
     near_duplicates: LikenessConfig
     sample: SampleConfig
