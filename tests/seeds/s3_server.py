@@ -42,9 +42,11 @@ class Proxy(http.server.ThreadingHTTPServer):
     def status_of(self, path: str) -> int | None:
         with self.lock:
             self.seen[path] += 1
-            if self.random.random() < self.refuse_share:
-                return 503
-        return next((status for part, status in self.statuses.items() if part in path), None)
+            # What is always answered comes first: else chance would name the last attempt's fault.
+            for part, status in self.statuses.items():
+                if part in path:
+                    return status
+            return 503 if self.random.random() < self.refuse_share else None
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
