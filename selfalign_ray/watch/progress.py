@@ -211,7 +211,7 @@ class Progress:
             yield f"{rate:,.0f} tok/s"
         if prompt_tokens:
             yield f"{100 * cached / prompt_tokens:.0f} % cached"
-        if not in_flight and not prompt_tokens and running.total != 0:
+        if not in_flight and not any(hops) and running.total != 0:
             yield "loading the model"
         if in_flight:
             yield f"{in_flight:,.0f} in flight"

@@ -29,7 +29,7 @@ def test_only_kept_samples_of_kept_rows_are_executed():
         (["passed", "assertion", "infra"], None),
         (["assertion", "timeout"], "no_passing_sample"),
         (["assertion", "infra"], "sandbox_failed"),
-        ([], "no_passing_sample"),
+        ([], "no_executable_sample"),
     ],
 )
 def test_a_row_stops_where_no_sample_passed(verdicts, expected):
