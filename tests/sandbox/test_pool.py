@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from selfalign_ray.sandbox.launch import _BOOT
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.sandbox.verdict import VERDICTS
 
@@ -17,16 +19,29 @@ pytestmark = pytest.mark.sandbox
 ADD = ("def add(a, b): return a + b", "assert add(1, 2) == 3\nassert add(1, 1) == 2")
 
 
-def zygotes_of(pid=None):
-    """The processes below this one, or below `pid`."""
-    found, waiting = [], [pid or os.getpid()]
+def below(pid):
+    """The processes below one, its children first."""
+    found, waiting = [], [pid]
     while waiting:
         process = waiting.pop()
         for task in Path(f"/proc/{process}/task").glob("*/children"):
-            children = [int(child) for child in task.read_text().split()]
-            found += children
-            waiting += children
+            with contextlib.suppress(OSError):  # it has ended
+                children = [int(child) for child in task.read_text().split()]
+                found += children
+                waiting += children
     return found
+
+
+def zygotes():
+    """Those that this process has started, which may have a Ray below it too."""
+    return [pid for pid in below(os.getpid()) if is_zygote(pid)]
+
+
+def is_zygote(pid):
+    try:
+        return _BOOT.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return False
 
 
 def names_in_tmp():
@@ -62,11 +77,11 @@ def test_every_hostile_program_gets_its_verdict(configured, programs):
 
 
 def test_a_pool_leaves_no_process_behind(configured):
-    before = set(zygotes_of())
+    before = set(zygotes())
     with Sandbox(configured(slots=2)) as sandbox:
         sandbox.judge([ADD] * 4)
-        assert set(zygotes_of()) - before
-    assert set(zygotes_of()) <= before
+        assert set(zygotes()) - before
+    assert set(zygotes()) <= before
 
 
 @pytest.mark.parametrize(
@@ -181,8 +196,7 @@ def test_a_zygote_that_dies_is_replaced_and_its_sample_runs_again(configured):
         thread = threading.Thread(target=lambda: verdicts.extend(sandbox.judge(waiting)))
         thread.start()
         time.sleep(0.5)
-        for pid in zygotes_of()[:1]:
-            os.kill(pid, signal.SIGKILL)
+        os.kill(zygotes()[0], signal.SIGKILL)
         thread.join()
     assert [v.verdict for v in verdicts] == ["passed", "passed"]
 
@@ -213,15 +227,15 @@ def test_a_worker_that_is_killed_takes_its_samples_along(tmp_path):
         command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
     ) as worker:
         deadline = time.monotonic() + 60
-        while len(zygotes_of(worker.pid)) < 3 and time.monotonic() < deadline:
+        while len(below(worker.pid)) < 3 and time.monotonic() < deadline:
             time.sleep(0.1)
-        below = zygotes_of(worker.pid)
-        assert len(below) >= 3
+        started = below(worker.pid)
+        assert len(started) >= 3
         worker.kill()
     deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < deadline:
+    while any(Path(f"/proc/{pid}").exists() for pid in started) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
 
 
 def test_a_closed_pool_says_so(configured):
