@@ -149,11 +149,16 @@ METRICS = pa.struct(
         pa.field("pep8_per_line", pa.float64()),
         pa.field("type_coverage", pa.float64()),  # of parameters and returns; 1 where none is
         pa.field("docstring_coverage", pa.float64()),  # of public definitions; 1 where none is
+        pa.field("docstring_completeness", pa.float64()),  # of parameters, results, exceptions
+        pa.field("docstring_violations", pa.int32()),  # of PEP 257, ruff
         pa.field("complexity_max", pa.int32()),  # cyclomatic, of the worst function, radon
         pa.field("complexity_mean", pa.float64()),
+        pa.field("maintainability", pa.float64()),  # 0 to 100, radon
         pa.field("asserts", pa.int32()),  # in the tests
         pa.field("trivial_asserts", pa.int32()),  # of them, true whatever the solution does
         pa.field("repeated_asserts", pa.int32()),  # of them, not trivial but word for word again
+        pa.field("asked", TEXTS),  # what the instruction asks for by name, as "function add"
+        pa.field("unmet", TEXTS),  # of that, what the code does not have or is forbidden to have
         pa.field("gate", pa.string()),  # that refused the sample; null where none did
     ]
 )

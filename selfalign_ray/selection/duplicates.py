@@ -13,7 +13,7 @@ from ray.data import Dataset
 
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import content_id, keyed_int
-from selfalign_ray.validation.metrics import definitions, parse
+from selfalign_ray.validation.definitions import definitions, parse
 
 Row = dict[str, Any]
 _KEY = "duplicates_key"

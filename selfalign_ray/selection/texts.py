@@ -9,7 +9,7 @@ import tokenize
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from selfalign_ray.validation.metrics import definitions, parse
+from selfalign_ray.validation.definitions import definitions, parse
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[ \t]*$", re.MULTILINE)
 _PYTHON = ("", "py", "python", "python3")

@@ -32,7 +32,10 @@ class MetricsConfig:
     max_pep8_per_line: float | None = setting(ge=0)  # pep8
     min_type_coverage: float | None = setting(ge=0, le=1)  # untyped
     min_docstring_coverage: float | None = setting(ge=0, le=1)  # undocumented
+    # undescribed: parameters, results and exceptions that no docstring describes
+    min_docstring_completeness: float | None = setting(ge=0, le=1)
     max_complexity: int | None = setting(ge=1)  # complex: of the worst function
+    refuse_unmet: bool  # misaligned: lacks what the instruction asks for by name
 
 
 @dataclass(kw_only=True)

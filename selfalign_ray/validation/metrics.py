@@ -6,23 +6,26 @@ import ast
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pycodestyle
 from radon.complexity import add_inner_blocks
+from radon.metrics import mi_visit
 from radon.visitors import ComplexityVisitor
 from ray.data import Dataset
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
+from selfalign_ray.validation import docstrings
+from selfalign_ray.validation.alignment import Asked, asked_by, unmet_by
 from selfalign_ray.validation.asserts import count_asserts
 from selfalign_ray.validation.config import MetricsConfig
+from selfalign_ray.validation.definitions import FUNCTIONS, definitions, parameters, parse
 
 Row = dict[str, Any]
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _ORDER = (
     "unmeasured",
     "trivial_tests",
@@ -30,7 +33,9 @@ _ORDER = (
     "pep8",
     "untyped",
     "undocumented",
+    "undescribed",
     "complex",
+    "misaligned",
 )
 
 
@@ -46,7 +51,8 @@ def metrics(ds: Dataset, cfg: RunConfig) -> Dataset:
     Returns:
         `schemas.EXECUTED` rows, as many as came in, in any order. A row whose passing samples
         were all refused has as drop_reason the gate that refused most of them: unmeasured,
-        trivial_tests, few_asserts, pep8, untyped, undocumented or complex.
+        trivial_tests, few_asserts, pep8, untyped, undocumented, undescribed, complex or
+        misaligned.
     """
     return ds.map_batches(
         partial(add_metrics, cfg=cfg.validation.metrics), batch_size=None, batch_format="pyarrow"
@@ -55,8 +61,14 @@ def metrics(ds: Dataset, cfg: RunConfig) -> Dataset:
 
 def add_metrics(batch: pa.Table, cfg: MetricsConfig) -> pa.Table:
     """The batch with the column `metrics`, and drop reasons where no sample is left."""
-    rows = batch.select(["samples", "verdicts", "drop_reason"]).to_pylist()
-    found = [[measure(sample, cfg) for sample in passing(row)] for row in rows]
+    names = ["instruction", "samples", "verdicts", "drop_reason"]
+    rows = batch.select(names).to_pylist()
+    programs = [(place, s) for place, row in enumerate(rows) for s in passing(row)]
+    asked = [asked_by(row["instruction"] or "") for row in rows]
+    violations = docstring_violations([sample for _, sample in programs], cfg)
+    found: list[list[Row]] = [[] for _ in rows]
+    for (place, sample), counted in zip(programs, violations, strict=True):
+        found[place].append(measure(sample, asked[place], counted, cfg))
     reasons = [row["drop_reason"] or reason_of(ms) for row, ms in zip(rows, found, strict=True)]
     columns = dict(zip(batch.column_names, batch.columns, strict=True))
     columns["metrics"] = pa.array(found, schemas.EXECUTED.field("metrics").type)
@@ -80,18 +92,31 @@ def reason_of(found: list[Row]) -> str | None:
     return min(gates, key=lambda gate: (-gates[gate], _ORDER.index(gate)))
 
 
-def measure(sample: Row, cfg: MetricsConfig) -> Row:
-    """One value of `schemas.METRICS`."""
-    code = (sample["code"] or "").replace("\r\n", "\n")
-    tests = (sample["tests"] or "").replace("\r\n", "\n")
+def docstring_violations(samples: Sequence[Row], cfg: MetricsConfig) -> list[int | None]:
+    """What the docstrings of each have against PEP 257; None where that cannot be said."""
+    codes = [_unix(sample["code"]) for sample in samples]
+    places = [n for n, code in enumerate(codes) if len(code) <= cfg.max_chars]
+    found: list[int | None] = [None] * len(codes)
+    counts = docstrings.pep257_violations([codes[place] for place in places])
+    for place, counted in zip(places, counts, strict=True):
+        found[place] = counted
+    return found
+
+
+def measure(sample: Row, asked: list[Asked], violations: int | None, cfg: MetricsConfig) -> Row:
+    """One value of `schemas.METRICS`, of a sample for an instruction that asks for `asked`."""
+    code, tests = _unix(sample["code"]), _unix(sample["tests"])
     measures: Row = dict.fromkeys(schemas.METRICS.names)
     measures["sample_index"] = sample["sample_index"]
     measures["lines"] = sum(bool(line.strip()) for line in code.split("\n"))
+    measures["docstring_violations"] = violations
+    measures["asked"] = [str(one) for one in asked]
     if max(len(code), len(tests)) <= cfg.max_chars:
         measures |= _attempt(style, code, cfg)
         tree, tests_tree = parse(code), parse(tests)
         if tree is not None:
             measures |= _of_tree(tree) | _attempt(complexity, tree)
+            measures |= _attempt(maintainability, code) | _attempt(alignment, tree, asked)
         if tree is not None and tests_tree is not None:
             measures |= _attempt(asserts, tree, tests_tree)
     measures["gate"] = gate_of(measures, cfg)
@@ -102,13 +127,16 @@ def gate_of(measures: Row, cfg: MetricsConfig) -> str | None:
     """The first gate that refuses these measures, in the order of the settings."""
     telling = _minus(measures["asserts"], measures["trivial_asserts"])
     distinct = _minus(telling, measures["repeated_asserts"])
+    unmet = None if measures["unmet"] is None else len(measures["unmet"])
     at_least = [
         ("trivial_tests", telling, 1 if cfg.refuse_trivial_tests else None),
         ("few_asserts", distinct, cfg.min_asserts),
         ("pep8", _minus(0, measures["pep8_per_line"]), _minus(0, cfg.max_pep8_per_line)),
         ("untyped", measures["type_coverage"], cfg.min_type_coverage),
         ("undocumented", measures["docstring_coverage"], cfg.min_docstring_coverage),
+        ("undescribed", measures["docstring_completeness"], cfg.min_docstring_completeness),
         ("complex", _minus(0, measures["complexity_max"]), _minus(0, cfg.max_complexity)),
+        ("misaligned", _minus(0, unmet), 0 if cfg.refuse_unmet else None),
     ]
     for gate, value, least in at_least:
         if least is not None and value is None:
@@ -151,20 +179,14 @@ def type_coverage(tree: ast.Module) -> float:
     """
     annotated = places = 0
     for found in definitions(tree):
-        if isinstance(found.node, _FUNCTIONS):
-            parameters = _parameters(found.node, method=found.method)
-            annotations = [p.annotation for p in parameters]
+        if isinstance(found.node, FUNCTIONS):
+            arguments = parameters(found.node, method=found.method)
+            annotations = [p.annotation for p in arguments]
             if found.node.name != "__init__":
                 annotations.append(found.node.returns)
             places += len(annotations)
             annotated += sum(a is not None for a in annotations)
     return annotated / places if places else 1.0
-
-
-def docstring_coverage(tree: ast.Module) -> float:
-    """The share of public functions, methods and classes with a docstring; 1 where none is."""
-    public = [d.node for d in definitions(tree) if not d.local and not d.node.name.startswith("_")]
-    return sum(bool(ast.get_docstring(node)) for node in public) / len(public) if public else 1.0
 
 
 def complexity(tree: ast.Module) -> Row:
@@ -173,6 +195,18 @@ def complexity(tree: ast.Module) -> Row:
     blocks = add_inner_blocks(visitor.blocks)
     found = [b.complexity for b in blocks if b.letter in "FM"] or [visitor.complexity]
     return {"complexity_max": max(found), "complexity_mean": sum(found) / len(found)}
+
+
+def maintainability(code: str) -> Row:
+    """The index of radon, 0 to 100: volume, complexity, lines and comments in one number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes in other people's strings
+        return {"maintainability": mi_visit(code, multi=True)}
+
+
+def alignment(tree: ast.Module, asked: list[Asked]) -> Row:
+    """What the instruction asks for by name and the code lacks (alignment.py)."""
+    return {"unmet": [str(one) for one in unmet_by(tree, asked)]}
 
 
 def asserts(solution: ast.Module, tests: ast.Module) -> Row:
@@ -191,46 +225,17 @@ def imports(tree: ast.Module) -> list[str]:
     return sorted(modules)
 
 
-class Definition(NamedTuple):
-    """A function or class."""
-
-    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    method: bool  # a function right inside a class
-    local: bool  # somewhere inside a function
-
-
-def definitions(tree: ast.AST) -> Iterator[Definition]:
-    """All functions and classes, in no particular order."""
-    todo: list[tuple[ast.AST, bool, bool]] = [(tree, False, False)]
-    while todo:
-        node, in_class, local = todo.pop()
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.ClassDef):
-                yield Definition(child, method=False, local=local)
-                todo.append((child, True, local))
-            elif isinstance(child, _FUNCTIONS):
-                yield Definition(child, method=in_class, local=local)
-                todo.append((child, False, True))
-            else:
-                todo.append((child, in_class, local))
-
-
-def parse(code: str) -> ast.Module | None:
-    """The syntax tree; None where there is none, or where it is too deep."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
 def _of_tree(tree: ast.Module) -> Row:
     return {
         "imports": imports(tree),
         "type_coverage": type_coverage(tree),
-        "docstring_coverage": docstring_coverage(tree),
+        "docstring_coverage": docstrings.coverage(tree),
+        **_attempt(lambda: {"docstring_completeness": docstrings.completeness(tree)}),
     }
+
+
+def _unix(text: str | None) -> str:
+    return (text or "").replace("\r\n", "\n")
 
 
 def _attempt(measuring: Callable[..., Row], *args: Any) -> Row:
@@ -239,16 +244,6 @@ def _attempt(measuring: Callable[..., Row], *args: Any) -> Row:
         return measuring(*args)
     except Exception:  # noqa: BLE001  # any text may reach these checkers: they fail in any way
         return {}
-
-
-def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef, *, method: bool) -> list[ast.arg]:
-    a = function.args
-    positional = [*a.posonlyargs, *a.args]
-    static = any(
-        isinstance(d, ast.Name) and d.id == "staticmethod" for d in function.decorator_list
-    )
-    rest = [p for p in (a.vararg, *a.kwonlyargs, a.kwarg) if p is not None]
-    return positional[method and not static :] + rest
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

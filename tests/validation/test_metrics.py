@@ -17,9 +17,7 @@ from selfalign_ray.validation.config import MetricsConfig
 from selfalign_ray.validation.metrics import (
     add_metrics,
     complexity,
-    docstring_coverage,
     imports,
-    measure,
     metrics,
     style,
     type_coverage,
@@ -49,11 +47,17 @@ def sample(code: str | None = SOLUTION, tests: str | None = TESTS, index: int = 
     return {"sample_index": index, "code": code, "tests": tests}
 
 
-def row(*samples: Row, verdicts: list[str] | None = None, drop_reason: str | None = None) -> Row:
+def row(
+    *samples: Row,
+    verdicts: list[str] | None = None,
+    drop_reason: str | None = None,
+    instruction: str | None = "Write a function `add(a, b)`.",
+) -> Row:
     named = verdicts or ["passed"] * len(samples)
     judged = zip(samples, named, strict=True)
     return {
         "row_id": "r",
+        "instruction": instruction,
         "samples": list(samples),
         "verdicts": [{"sample_index": s["sample_index"], "verdict": v} for s, v in judged],
         "drop_reason": drop_reason,
@@ -61,18 +65,21 @@ def row(*samples: Row, verdicts: list[str] | None = None, drop_reason: str | Non
 
 
 def table(*rows: Row) -> pa.Table:
-    names = ("row_id", "samples", "verdicts", "drop_reason")
+    names = ("row_id", "instruction", "samples", "verdicts", "drop_reason")
     return pa.Table.from_pylist(
         list(rows), schema=pa.schema([schemas.EXECUTED.field(name) for name in names])
     )
 
 
-def measured(code: str, tests: str = TESTS, **changes: Any) -> Row:
-    return measure(sample(code, tests), gates(**changes))
+def measured(code: str, tests: str = TESTS, instruction: str = "", **changes: Any) -> Row:
+    one = row(sample(code, tests), instruction=instruction)
+    [found] = add_metrics(table(one), gates(**changes))["metrics"].to_pylist()
+    assert len(found) == 1
+    return dict(found[0])
 
 
 def test_a_good_sample_has_every_measure() -> None:
-    assert measured(SOLUTION) == {
+    assert measured(SOLUTION, instruction="Write a function `add(a, b)`.") == {
         "sample_index": 0,
         "lines": 3,
         "imports": [],
@@ -80,11 +87,16 @@ def test_a_good_sample_has_every_measure() -> None:
         "pep8_per_line": 0.0,
         "type_coverage": 1.0,
         "docstring_coverage": 1.0,
+        "docstring_completeness": 0.0,
+        "docstring_violations": 0,
         "complexity_max": 1,
         "complexity_mean": 1.0,
+        "maintainability": pytest.approx(84.7, abs=0.05),
         "asserts": 2,
         "trivial_asserts": 0,
         "repeated_asserts": 0,
+        "asked": ["function add", "parameter a", "parameter b"],
+        "unmet": [],
         "gate": None,
     }
 
@@ -139,21 +151,6 @@ def test_type_coverage(code: str, share: float) -> None:
     assert type_coverage(ast.parse(code)) == pytest.approx(share)
 
 
-@pytest.mark.parametrize(
-    ("code", "share"),
-    [
-        ("x = 1", 1.0),
-        ("def f():\n    'Doc.'", 1.0),
-        ("def f():\n    ''", 0.0),
-        ("def f():\n    'Doc.'\n    def g(): ...", 1.0),
-        ("def _f(): ...", 1.0),
-        ("class A:\n    'Doc.'\n    def f(self): ...\n    def __len__(self): ...", 0.5),
-    ],
-)
-def test_docstring_coverage(code: str, share: float) -> None:
-    assert docstring_coverage(ast.parse(code)) == share
-
-
 def test_complexity_is_of_the_worst_function_inner_ones_too() -> None:
     code = "def f(a):\n    def g(b):\n        return 1 if b else 2 if a else 3\n    return g"
     assert complexity(ast.parse(code)) == {"complexity_max": 3, "complexity_mean": 2.0}
@@ -192,13 +189,18 @@ def test_a_vacuous_test_is_refused(tests: str, gate: str | None) -> None:
         ({"min_docstring_coverage": 0.0}, None),
         ({"min_docstring_coverage": 0.1}, "undocumented"),
         ({"max_complexity": 2}, None),
+        ({"min_docstring_completeness": 0.0}, None),
+        ({"min_docstring_completeness": 0.1}, "undescribed"),
         ({"max_complexity": 1}, "complex"),
+        ({"refuse_unmet": False}, None),
+        ({"refuse_unmet": True}, "misaligned"),
         ({"max_complexity": 1, "min_asserts": 3}, "few_asserts"),
     ],
 )
 def test_each_gate_refuses_by_its_own_reason(changes: Row, gate: str | None) -> None:
     code = "def add(a: int, b: int):\n    return a+ b if a else b"
-    assert measured(code, TESTS + "\nassert add(0, 0) == 0", **changes)["gate"] == gate
+    tests = TESTS + "\nassert add(0, 0) == 0"
+    assert measured(code, tests, "Write a function named plus.", **changes)["gate"] == gate
 
 
 def test_what_cannot_be_measured_passes_no_gate() -> None:
@@ -206,6 +208,7 @@ def test_what_cannot_be_measured_passes_no_gate() -> None:
     assert unreadable["gate"] == "unmeasured"
     assert unreadable["complexity_max"] is None
     assert unreadable["pep8_violations"] > 0
+    assert unreadable["docstring_violations"] is None
     assert measured("def f(:", refuse_trivial_tests=False)["gate"] is None
 
 
@@ -225,7 +228,6 @@ HOSTILE = {
     "digits": "x = 0x" + "f" * 9_000,
     "escapes": r"x = '\d'",
     "nul": "x = 1\0",
-    "surrogate": "x = '\ud800'",
     "form feed": "x = 1\x0c\ny = 2\u2028z = 3",
     "byte order mark": "\ufeffx = 1",
     "cut string": "x = '''" + "\n" * 9_000,

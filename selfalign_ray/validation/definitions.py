@@ -1,0 +1,56 @@
+"""The functions and classes of a syntax tree."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Definition(NamedTuple):
+    """A function or class."""
+
+    node: Function | ast.ClassDef
+    method: bool  # a function right inside a class
+    local: bool  # somewhere inside a function
+
+
+def definitions(tree: ast.AST) -> Iterator[Definition]:
+    """All functions and classes, in no particular order."""
+    todo: list[tuple[ast.AST, bool, bool]] = [(tree, False, False)]
+    while todo:
+        node, in_class, local = todo.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                yield Definition(child, method=False, local=local)
+                todo.append((child, True, local))
+            elif isinstance(child, FUNCTIONS):
+                yield Definition(child, method=in_class, local=local)
+                todo.append((child, False, True))
+            else:
+                todo.append((child, in_class, local))
+
+
+def parameters(function: Function, *, method: bool) -> list[ast.arg]:
+    """All parameters in order, without the first of a method, as `self`."""
+    a = function.args
+    positional = [*a.posonlyargs, *a.args]
+    static = any(
+        isinstance(d, ast.Name) and d.id == "staticmethod" for d in function.decorator_list
+    )
+    rest = [p for p in (a.vararg, *a.kwonlyargs, a.kwarg) if p is not None]
+    return positional[method and not static :] + rest
+
+
+def parse(code: str) -> ast.Module | None:
+    """The syntax tree; None where there is none, or where it is too deep."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in other people's strings
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
