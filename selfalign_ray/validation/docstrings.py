@@ -109,7 +109,7 @@ def _to_describe(found: Definition) -> Iterator[tuple[str, str]]:
             case ast.Yield() | ast.YieldFrom():
                 yield "result", ""
             case ast.Raise(exc=ast.Call(func=raised)) | ast.Raise(exc=ast.expr() as raised):
-                name = getattr(raised, "attr", None) or getattr(raised, "id", "")
+                name = str(getattr(raised, "attr", None) or getattr(raised, "id", ""))
                 if name[:1].isupper():  # else a variable that holds an exception
                     yield "exception", name
 
