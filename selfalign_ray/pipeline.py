@@ -35,6 +35,7 @@ from selfalign_ray.settings import deciding
 from selfalign_ray.stage import KEPT, Saved, Stage, fingerprint_of, now
 from selfalign_ray.start import read_rows
 from selfalign_ray.validation.execution import execution
+from selfalign_ray.validation.judge import check_judge, judge, shots_of
 from selfalign_ray.validation.metrics import metrics
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.tally import snapshot
@@ -83,6 +84,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: c.validation.metrics,
             saves=True,
         ),
+        *([_judge()] if cfg.validation.judge.enabled else []),
         # Selection: one good response an instruction, nothing of a benchmark, nothing twice.
         _stage(
             "sanitise",
@@ -123,7 +125,9 @@ def check(cfg: RunConfig) -> None:
         UserError: with the key and what to do.
     """
     for stage in selected(cfg):
-        if stage.hop:
+        if stage.name == "judge":
+            check_judge(cfg)
+        elif stage.hop:
             check_hop(cfg, stage.hop)
     if any(stage.name.endswith("decontamination") for stage in selected(cfg)):
         read_benchmarks(cfg.decontamination)
@@ -311,6 +315,16 @@ def _execution(name: str) -> Stage:
     return _stage(
         name, execution, schemas.JUDGED, needs, lambda c: [c.sandbox, c.validation.execution]
     )
+
+
+def _judge() -> Stage:
+    def decides(cfg: RunConfig) -> Any:
+        shown = hashlib.sha256(repr(shots_of(cfg)).encode()).hexdigest()
+        return [cfg.validation.judge, shown, *pool_of(cfg, "judge")[1:]]
+
+    needs = ("instruction", "samples", "verdicts", "metrics")
+    stage = _stage("judge", judge, schemas.EXECUTED, needs, decides, saves=True)
+    return dataclasses.replace(stage, hop="judge")
 
 
 def _round(number: int) -> list[Stage]:

@@ -163,6 +163,16 @@ METRICS = pa.struct(
     ]
 )
 
+# What the model itself thinks of a passing sample. Null: the engine did not take the prompt.
+JUDGEMENT = pa.struct(
+    [
+        pa.field("sample_index", pa.int32()),
+        pa.field("yes", pa.float64()),  # probability that it does what the instruction asks
+        pa.field("instruction_logprob", pa.float64()),  # natural, a token, given the code
+        pa.field("gate", pa.string()),  # that refused the sample; null where none did
+    ]
+)
+
 JUDGED = pa.schema(
     [
         *(field for field in HOPS if field.name != "drop_reason"),
@@ -175,6 +185,7 @@ EXECUTED = pa.schema(
     [
         *(field for field in JUDGED if field.name != "drop_reason"),
         pa.field("metrics", pa.list_(METRICS)),  # of the samples that passed
+        pa.field("judgements", pa.list_(JUDGEMENT)),  # likewise; null where validation.judge is off
         DROP_REASON,
     ]
 )

@@ -207,14 +207,19 @@ def test_rows_made_elsewhere_enter_in_the_middle(ray_local, config, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.sandbox
-def test_responses_made_elsewhere_are_executed(ray_local, config, tmp_path):
+def test_responses_made_elsewhere_are_executed_and_judged(ray_local, config, tmp_path):
     good = "```python\ndef f(x):\n    return x + 1\n\n# Tests\nassert f(1) == 2\n```"
     bad = good.replace("+ 1", "- 1")
     path = tmp_path / "made.jsonl"
     rows = [{"instruction": f"Write f {i}.", "response": r} for i, r in enumerate([good, bad, "?"])]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    cfg = config("start.stage=execution", f"start.rows='{path}'", "recipe=short")
+    judge = "validation.judge.enabled=true"
+    cfg = config("start.stage=execution", f"start.rows='{path}'", "recipe=short", judge)
     run(cfg)
+    (judged,) = [row for row in rows_of(cfg, "judge") if row["drop_reason"] is None]
+    assert [0 < j["yes"] < 1 and j["instruction_logprob"] < 0 for j in judged["judgements"]] == [
+        True
+    ]
     reasons = {row["instruction"]: row["drop_reason"] for row in rows_of(cfg, "metrics")}
     assert reasons["Write f 0."] is None
     assert reasons["Write f 1."] == "no_passing_sample"

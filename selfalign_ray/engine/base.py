@@ -1,4 +1,8 @@
-"""The one signature behind which every engine stands: a prompt in, all its samples out."""
+"""The one signature behind which every engine stands: a prompt in, all its samples out.
+
+A prompt may also bring a text of its own to be scored: then nothing is drawn, and the one sample is
+that text with its likelihood, which costs the engine a prefill.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,7 @@ class Prompt:
     sampling: Sampling
     seed: int  # sample i is drawn with seed + i
     priority: int  # lower goes first: a deeper hop before a shallower one
+    scored: str | None = None  # how likely is this after `text`? null: draw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,7 @@ class Text:
     text: str
     finish_reason: str  # stop: a stop string or the model's end; length: max_tokens
     output_tokens: int
+    logprob: float | None = None  # natural, of all its tokens; where the prompt has it scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

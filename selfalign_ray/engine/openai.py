@@ -173,7 +173,11 @@ class OpenAIEngine:
             PromptRefusedError, UserError, _AgainError.
         """
         sampling = prompt.sampling
-        priority = {"priority": prompt.priority} if server.takes_priority else {}
+        more = {"priority": prompt.priority} if server.takes_priority else {}
+        if prompt.scored is not None:
+            if not server.extras:
+                raise PromptRefusedError(f"{server.url} is no server of vLLM's, and scores no text")
+            more["prompt_logprobs"] = 0
         try:
             answer = await server.client.completions.create(
                 model=self.model,
@@ -184,9 +188,13 @@ class OpenAIEngine:
                 max_tokens=sampling.max_tokens,
                 stop=list(sampling.stop) or None,
                 seed=prompt.seed,
-                extra_body=server.extras | priority,
+                extra_body=server.extras | more,
             )
-            made = self._generation(answer, sampling.n, len(token_ids))
+            if prompt.scored is None:
+                made = self._generation(answer, sampling.n, len(token_ids))
+            else:
+                first = self._tokens.scored_from(prompt, token_ids)
+                made = _scored(answer, prompt.scored, token_ids, first)
         except openai.APIStatusError as error:
             raise self._failure(server.url, error) from None  # the cause has the key in it
         except openai.APIConnectionError as error:
@@ -273,6 +281,24 @@ class OpenAIEngine:
         except openai.OpenAIError as error:
             raise _user_error(error, url, self.model, self._key, self._key_name) from None
         return True
+
+
+def _scored(answer: Any, text: str, token_ids: list[int], first: int) -> Generation:
+    """A text of the prompt's own, with its likelihood.
+
+    Raises:
+        ValueError, TypeError, AttributeError: the answer is none, or a part of one.
+    """
+    said = answer.choices[0].prompt_logprobs
+    if len(said) != len(token_ids):
+        raise ValueError(f"{len(said)} likelihoods of {len(token_ids)}")
+    try:
+        places = range(first, len(token_ids))
+        logprob = sum(float(said[place][str(token_ids[place])]["logprob"]) for place in places)
+    except KeyError as error:
+        raise ValueError(f"no likelihood of token {error}") from None
+    scored = Text(text=text, finish_reason="stop", output_tokens=len(places), logprob=logprob)
+    return Generation(texts=[scored], prompt_tokens=len(token_ids), cached_tokens=0)
 
 
 class _Queue:

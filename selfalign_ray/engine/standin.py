@@ -8,6 +8,7 @@ spoils some samples, so that every stage has something to keep and something to 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from selfalign_ray.engine.base import Generation, Prompt, Text
@@ -34,6 +35,8 @@ class StandinEngine:
 
     async def generate(self, prompt: Prompt) -> Generation:
         await asyncio.sleep(self._seconds)
+        if prompt.scored is not None:
+            return _scored(prompt, prompt.scored)
         texts = [self._text(prompt, index) for index in range(prompt.sampling.n)]
         return Generation(
             texts=[
@@ -68,6 +71,15 @@ class StandinEngine:
                 return example
         # The seed of a prompt is its row's, so a row gets the same example whenever it asks.
         return examples[keyed_int(32, prompt.seed, STANDIN) % len(examples)]
+
+
+def _scored(prompt: Prompt, scored: str) -> Generation:
+    """A likelihood drawn by the prompt's seed and its texts, of 0.05 to 0.95 a token."""
+    drawn = keyed_int(32, prompt.seed, STANDIN, prompt.text, scored) / 2**32
+    tokens = max(1, _tokens(scored))
+    logprob = tokens * math.log(0.05 + 0.9 * drawn)
+    text = Text(text=scored, finish_reason="stop", output_tokens=tokens, logprob=logprob)
+    return Generation(texts=[text], prompt_tokens=_tokens(prompt.text) + tokens, cached_tokens=0)
 
 
 def _tokens(text: str) -> int:

@@ -29,14 +29,29 @@ class Tokens:
     def of(self, prompt: Prompt, length: int) -> list[int]:
         """A prompt's tokens, for a model that takes `length` of them with the text.
 
+        A text to be scored is among them.
+
         Raises:
             PromptTooLongError: they leave no room for the text.
         """
-        token_ids = self.encode(prompt.text, prompt.prefix)
+        scored = prompt.scored or ""
+        token_ids = self.encode(prompt.text + scored, prompt.prefix + scored)
         room = length - prompt.sampling.max_tokens
         if len(token_ids) > room:
             raise PromptTooLongError(f"{len(token_ids)} tokens, and room for {room}")
         return token_ids
+
+    def scored_from(self, prompt: Prompt, token_ids: list[int]) -> int:
+        """Where in a prompt's tokens the scored text begins; never with the first of all.
+
+        A token that holds an end of the prompt and a beginning of the text counts as the text's.
+        """
+        before = self.encode(prompt.text, prompt.prefix)
+        same = next(
+            (n for n, (a, b) in enumerate(zip(before, token_ids, strict=False)) if a != b),
+            min(len(before), len(token_ids)),
+        )
+        return max(1, same)
 
     def encode(self, text: str, prefix: str = "") -> list[int]:
         """The tokens of a text; of a chat, its end `prefix` is the start of the model's turn.

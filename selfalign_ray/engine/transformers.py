@@ -101,7 +101,8 @@ class TransformersEngine:
         batch = self._take()
         self._running = len(batch)
         try:
-            texts = self._draw(batch)
+            is_scored = batch[0][0].prompt.scored is not None
+            texts = self._score(batch) if is_scored else self._draw(batch)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -123,8 +124,7 @@ class TransformersEngine:
         alike = [
             sample
             for sample in self._waiting
-            if sample[0].prompt.priority == first.priority
-            and _same_draw(sample[0].prompt.sampling, first.sampling)
+            if sample[0].prompt.priority == first.priority and _same_draw(sample[0].prompt, first)
         ]
         alike.sort(key=lambda sample: len(sample[0].token_ids))  # stable: n stay together
         count, most, room = 1, min(len(alike), self._most), self._memory.room()
@@ -154,19 +154,16 @@ class TransformersEngine:
     def _draw(self, batch: list[tuple[_Asked, int]]) -> list[Text]:
         sampling = batch[0][0].prompt.sampling
         prompts = [asked.token_ids for asked, _ in batch]
-        width = max(map(len, prompts))
-        pad = self._ends[0]  # the mask hides it
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        ids, mask = self._padded(prompts)
         seeds = [asked.prompt.seed + index for asked, index in batch]
         drawn = self._model.generate(
-            input_ids=ids.to(self._model.device),
-            attention_mask=mask.to(self._model.device),
+            input_ids=ids,
+            attention_mask=mask,
             generation_config=GenerationConfig(
                 max_new_tokens=sampling.max_tokens,
                 do_sample=False,  # the draw is made by _Draw, sample by sample
                 eos_token_id=self._ends,
-                pad_token_id=pad,
+                pad_token_id=self._ends[0],
                 stop_strings=list(sampling.stop) or None,
             ),
             logits_processor=_processors(sampling, seeds, self._stepper.progressed),
@@ -174,8 +171,43 @@ class TransformersEngine:
         )
         return [
             _text(self._tokens.tokenizer, prompt, row, sampling, self._ends)
-            for prompt, row in zip(prompts, drawn[:, width:].tolist(), strict=True)
+            for prompt, row in zip(prompts, drawn[:, ids.shape[1] :].tolist(), strict=True)
         ]
+
+    @torch.inference_mode()
+    def _score(self, batch: list[tuple[_Asked, int]]) -> list[Text]:
+        """The scored text of each prompt, with its likelihood: one pass, nothing drawn."""
+        prompts = [asked.token_ids for asked, _ in batch]
+        firsts = [self._tokens.scored_from(asked.prompt, asked.token_ids) for asked, _ in batch]
+        counts = [len(ids) - first for ids, first in zip(prompts, firsts, strict=True)]
+        ids, mask = self._padded(prompts)
+        logits = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp_min(0),
+            logits_to_keep=max(counts) + 1,
+            use_cache=False,
+        ).logits
+        self._stepper.progressed()
+        texts = []
+        for (asked, _), row, count in zip(batch, logits, counts, strict=True):
+            of_tokens = row[-count - 1 : -1].float().log_softmax(-1)
+            tokens = torch.tensor(
+                asked.token_ids[len(asked.token_ids) - count :], device=row.device
+            )
+            logprob = float(of_tokens.gather(1, tokens[:, None]).sum())
+            text = asked.prompt.scored or ""
+            texts.append(
+                Text(text=text, finish_reason="stop", output_tokens=count, logprob=logprob)
+            )
+        return texts
+
+    def _padded(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompts side by side, their ends aligned, and the mask that hides what fills them up."""
+        width, pad = max(map(len, prompts)), self._ends[0]
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        return ids.to(self._model.device), mask.to(self._model.device)
 
 
 class _Draw(LogitsProcessor):
@@ -388,8 +420,10 @@ def _tokens_of(asked: _Asked) -> int:
     return len(asked.token_ids) + asked.prompt.sampling.max_tokens
 
 
-def _same_draw(one: Sampling, other: Sampling) -> bool:
-    return replace(one, n=1) == replace(other, n=1)
+def _same_draw(one: Prompt, other: Prompt) -> bool:
+    if (one.scored is None) is not (other.scored is None):
+        return False
+    return replace(one.sampling, n=1) == replace(other.sampling, n=1)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -73,6 +73,8 @@ class VllmEngine:
         self._length: int = self._engine.model_config.max_model_len
         self._tokens = Tokens(self._engine.get_tokenizer(), chat=model.chat)
         self._lora = _lora_request(lora)
+        self._can_score = lora is None or device == "cuda"
+        self._scored: dict[str, tuple[str, int]] = {}  # by request: the text, its first token
         self._stepper = Stepper(
             admit=self._admit, step=self._step, kill=_kill_core, hang_seconds=engine.hang_seconds
         )
@@ -91,12 +93,16 @@ class VllmEngine:
     def _step(self) -> Iterator[tuple[str, Generation]]:
         for output in self._engine.step():
             if output.finished:
-                yield output.request_id, _generation(output)
+                scored = self._scored.pop(output.request_id, None)
+                yield output.request_id, _scored(output, *scored) if scored else _generation(output)
 
     def _admit(self, request_id: str, prompt: Prompt, token_ids: list[int]) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        if prompt.scored is not None and not self._can_score:
+            # Its adapters' code on a CPU fails on the likelihoods of a prompt, and dies of it.
+            raise PromptRefusedError("vLLM scores no text with an adapter on a CPU")
         sampling = prompt.sampling
         try:
             params = SamplingParams(
@@ -107,6 +113,7 @@ class VllmEngine:
                 stop=list(sampling.stop),
                 seed=prompt.seed,
                 output_kind=RequestOutputKind.FINAL_ONLY,
+                prompt_logprobs=None if prompt.scored is None else 0,  # of no token but its own
             )
             tokens: Any = {"prompt_token_ids": token_ids}
             self._engine.add_request(
@@ -114,6 +121,8 @@ class VllmEngine:
             )
         except (ValueError, TypeError) as error:
             raise PromptRefusedError(str(error)) from error
+        if prompt.scored is not None:
+            self._scored[request_id] = prompt.scored, self._tokens.scored_from(prompt, token_ids)
 
     def _record(self, scheduler: Any, iteration: Any) -> None:
         """What vLLM says of each step; its tokens are the progress that the watchdog looks for."""
@@ -340,6 +349,18 @@ def _generation(output: Any) -> Generation:
             for sample in samples
         ],
         prompt_tokens=len(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+    )
+
+
+def _scored(output: Any, text: str, first: int) -> Generation:
+    token_ids = output.prompt_token_ids
+    places = range(first, len(token_ids))
+    logprob = sum(output.prompt_logprobs[place][token_ids[place]].logprob for place in places)
+    scored = Text(text=text, finish_reason="stop", output_tokens=len(places), logprob=logprob)
+    return Generation(
+        texts=[scored],
+        prompt_tokens=len(token_ids),
         cached_tokens=output.num_cached_tokens or 0,
     )
 

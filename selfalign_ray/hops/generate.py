@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import pyarrow as pa
 import ray
@@ -13,6 +14,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
 from selfalign_ray.engine.actor import Opening, engines_for
+from selfalign_ray.engine.base import Engine
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.fleet import Fleet
 from selfalign_ray.engine.open import check_model, device_of
@@ -42,7 +44,8 @@ def generate(ds: Dataset | None, cfg: RunConfig, *, hops: Sequence[str]) -> Data
     Raises:
         UserError: the engines cannot be had.
     """
-    return _through(ds, cfg, hops, schemas.HOPS, round_number=1)
+    work = partial(_hops_of, cfg=cfg, hops=list(hops), examples=shown_examples(cfg, hops))
+    return through_engines(ds, cfg, hops[0], work, schemas.HOPS)
 
 
 def generate_again(ds: Dataset | None, cfg: RunConfig, *, round_number: int) -> Dataset:
@@ -59,20 +62,39 @@ def generate_again(ds: Dataset | None, cfg: RunConfig, *, round_number: int) -> 
     Raises:
         UserError: the engines cannot be had.
     """
-    return _through(ds, cfg, ["responses"], schemas.JUDGED, round_number=round_number)
+    examples = shown_examples(cfg, ["responses"])
+    work = partial(_again_of, cfg=cfg, examples=examples, round_number=round_number)
+    return through_engines(ds, cfg, "responses", work, schemas.JUDGED)
 
 
-def _through(
-    ds: Dataset | None, cfg: RunConfig, hops: Sequence[str], gives: pa.Schema, *, round_number: int
+def through_engines(
+    ds: Dataset | None,
+    cfg: RunConfig,
+    hop: str,
+    work: Callable[[Engine], Callable[[Row], Awaitable[Row]]],
+    gives: pa.Schema,
 ) -> Dataset:
+    """Takes each row through some work that asks engines, many rows at once.
+
+    Args:
+        ds: rows.
+        cfg: the whole run's settings.
+        hop: whose pool serves the work.
+        work: called in each actor with what stands for all engines of the pool; gives the
+            coroutine function that takes a row.
+        gives: the schema of what comes out.
+
+    Raises:
+        UserError: the engines cannot be had.
+    """
     assert ds is not None
-    opening = opening_for(cfg, hops[0])
+    opening = opening_for(cfg, hop)
     engine = opening.engine
     actors = -(-opening.most // _ENGINES_PER_ACTOR)
     calls = max(1, opening.most * engine.rows_in_flight // engine.rows_per_block // actors)
     blocks = ds.repartition(target_num_rows_per_block=engine.rows_per_block)
     return blocks.map_batches(
-        _HopsActor,
+        _RowsActor,
         batch_size=None,  # a batch is a block: it leaves when its slowest row is done
         batch_format="pyarrow",
         compute=ActorPoolStrategy(
@@ -83,12 +105,13 @@ def _through(
         ),
         num_cpus=_ACTOR_CPUS,
         fn_constructor_kwargs={
-            "cfg": cfg,
-            "hops": list(hops),
-            "examples": shown_examples(cfg, hops),
             "engines": engines_for(opening),
+            "model": STANDIN
+            if engine.kind == STANDIN
+            else opening.model.served_name or opening.model.id,
+            "rows_in_flight": engine.rows_in_flight,
+            "work": work,
             "gives": gives,
-            "round_number": round_number,
         },
     )
 
@@ -139,7 +162,34 @@ def check_hop(cfg: RunConfig, name: str) -> None:
     check_model(engine, model)
 
 
-class _HopsActor:
+def _hops_of(
+    engine: Engine, *, cfg: RunConfig, hops: list[str], examples: list[Example]
+) -> Callable[[Row], Awaitable[Row]]:
+    return RowHops(
+        cfg.recipe,
+        hops,
+        examples=examples,
+        engine=engine,
+        run_seed=cfg.run_seed,
+        observe=_count_hop,
+    ).run
+
+
+def _again_of(
+    engine: Engine, *, cfg: RunConfig, examples: list[Example], round_number: int
+) -> Callable[[Row], Awaitable[Row]]:
+    runner = RowHops(
+        cfg.recipe,
+        ["responses"],
+        examples=examples,
+        engine=engine,
+        run_seed=cfg.run_seed,
+        observe=_count_hop,
+    )
+    return partial(runner.again, again=cfg.generation.again, round_number=round_number)
+
+
+class _RowsActor:
     """Rows on their way through hops; the engines are elsewhere.
 
     Each of its threads waits for a block; all rows meet on one event loop.
@@ -148,27 +198,15 @@ class _HopsActor:
     def __init__(
         self,
         *,
-        cfg: RunConfig,
-        hops: list[str],
-        examples: list[Example],
         engines: list[str],
+        model: str,
+        rows_in_flight: int,
+        work: Callable[[Engine], Callable[[Row], Awaitable[Row]]],
         gives: pa.Schema,
-        round_number: int,
     ) -> None:
-        _, model, engine = pool_of(cfg, hops[0])
-        self._again, self._round, self._gives = cfg.generation.again, round_number, gives
-        self._runner = RowHops(
-            cfg.recipe,
-            hops,
-            examples=examples,
-            engine=Fleet(
-                [ray.get_actor(name) for name in engines],
-                model=STANDIN if engine.kind == STANDIN else model.served_name or model.id,
-                rows_in_flight=engine.rows_in_flight,
-            ),
-            run_seed=cfg.run_seed,
-            observe=_count_hop,
-        )
+        handles = [ray.get_actor(name) for name in engines]
+        self._work = work(Fleet(handles, model=model, rows_in_flight=rows_in_flight))
+        self._gives = gives
         self._in_flight = 0
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="rows", daemon=True).start()
@@ -188,9 +226,7 @@ class _HopsActor:
         self._in_flight += 1
         gauge("engine", rows_in_flight=self._in_flight)
         try:
-            if self._round > 1:
-                return await self._runner.again(row, self._again, self._round)
-            return await self._runner.run(row)
+            return await self._work(row)
         finally:
             self._in_flight -= 1
             gauge("engine", rows_in_flight=self._in_flight)

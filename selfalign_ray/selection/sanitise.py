@@ -107,6 +107,8 @@ def rules_of(cfg: SanitiseConfig, recipe: RecipeConfig) -> Rules:
 def add_sanitised(batch: pa.Table, rules: Rules, cfg: SanitiseConfig, run_seed: int) -> pa.Table:
     """The batch with the column `sanitised`, and drop reasons."""
     names = ["seed_id", "instruction", "samples", "verdicts", "metrics", "drop_reason"]
+    if "judgements" in batch.column_names:  # rows made elsewhere need not have it
+        names.append("judgements")
     rows = batch.select(names).to_pylist()
     results = [sanitised_row(row, rules, cfg, run_seed) for row in rows]
     columns = dict(zip(batch.column_names, batch.columns, strict=True))
@@ -147,9 +149,10 @@ def sanitised_row(
 def ungated(row: Row) -> Iterator[tuple[Row, int]]:
     """The samples that passed and that no gate refused, each with its number of asserts."""
     metrics = {m["sample_index"]: m for m in row["metrics"] or ()}
+    judged = {j["sample_index"]: j["gate"] for j in row.get("judgements") or ()}
     for sample in passing(row):
         measures = metrics.get(sample["sample_index"], {})
-        if measures.get("gate") is None:
+        if measures.get("gate") is None and judged.get(sample["sample_index"]) is None:
             yield sample, measures.get("asserts") or 0
 
 

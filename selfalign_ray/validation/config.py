@@ -39,8 +39,23 @@ class MetricsConfig:
 
 
 @dataclass(kw_only=True)
+class JudgeConfig:
+    """What the model itself thinks of the samples that passed.
+
+    The texts are Jinja templates over `instruction` and `code`.
+    """
+
+    enabled: bool  # costs three prefills a sample
+    question: str  # whose answer is " Yes" or " No"
+    guess: str  # what the instruction follows
+    shots: int = setting(ge=0)  # worked answers before the question, Yes and No in turn
+    min_yes: float | None = setting(ge=0, le=1)  # judged_no: probability of Yes; null: a column
+
+
+@dataclass(kw_only=True)
 class ValidationConfig:
     """The group `validation`: one section a stage, in pipeline order."""
 
     execution: ExecutionConfig
     metrics: MetricsConfig
+    judge: JudgeConfig

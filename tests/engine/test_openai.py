@@ -231,6 +231,48 @@ def test_samples_come_back_with_their_ends_and_tokens(serve, engine_of):
     }
 
 
+def likelihoods(body, missing=()):
+    if "prompt_logprobs" not in body:
+        return completion(body)
+    said = [{str(t): {"logprob": -0.5, "rank": 1}, "0": {"logprob": -9}} for t in body["prompt"]]
+    for place in missing:
+        said[place] = {"0": {"logprob": -9}}
+    status, headers, answer = completion(body)
+    answer["choices"][0]["prompt_logprobs"] = [None, *said[1:]]
+    return status, headers, answer
+
+
+def scoring(scored=" is a number", text="number 13"):
+    none = dataclasses.replace(SAMPLING, n=1, max_tokens=2)
+    return dataclasses.replace(prompt(), text=text, scored=scored, sampling=none)
+
+
+def test_a_text_is_scored_by_the_likelihoods_of_its_own_tokens(serve, engine_of):
+    server = serve(likelihoods)
+    engine = engine_of(server)
+    (made,) = run(engine, scoring())
+    count = len(engine._tokens.encode(" is a number"))
+    (text,) = made.texts
+    assert (text.text, text.output_tokens) == (" is a number", count)
+    assert text.logprob == pytest.approx(-0.5 * count)
+    assert server.asked[-1]["prompt_logprobs"] == 0
+
+
+def test_an_answer_without_a_likelihood_is_no_answer(serve, engine_of):
+    (made,) = run(engine_of(serve(lambda body: likelihoods(body, missing=[-1]))), scoring())
+    assert isinstance(made, ServerFailedError)
+    assert "no likelihood" in str(made)
+    (made,) = run(engine_of(serve()), scoring())
+    assert isinstance(made, ServerFailedError)
+
+
+def test_a_server_that_is_not_vllm_s_scores_nothing(serve, engine_of):
+    (made,) = run(
+        engine_of(serve(likelihoods, vllm=False), overrides=["model.max_model_len=300"]), scoring()
+    )
+    assert isinstance(made, PromptRefusedError)
+
+
 def test_a_server_is_asked_what_the_hop_says_and_nothing_of_its_own(serve, engine_of):
     server = serve()
     engine = engine_of(server)
@@ -553,14 +595,23 @@ def test_vllm_s_server_gives_samples_seeds_and_cached_tokens(vllm_server, run_co
     count = len(engine._tokens.encode(text))
     plain = dataclasses.replace(prompt(priority=-2), text=text)
     too_long = dataclasses.replace(plain, text=text * 20)
+    none = dataclasses.replace(SAMPLING, n=1, max_tokens=1)
+    likely, unlikely = (
+        dataclasses.replace(plain, scored=scored, sampling=none)
+        for scored in (" add(a, b):", " elephant zebra")
+    )
 
-    async def one_then_three():
+    async def one_then_more():
         first = await engine.generate(plain)
-        more = (plain, dataclasses.replace(plain, seed=12), too_long)
+        more = (plain, dataclasses.replace(plain, seed=12), too_long, likely, unlikely)
         asked = (engine.generate(one) for one in more)
         return first, *await asyncio.gather(*asked, return_exceptions=True)
 
-    first, again, other, refused = asyncio.run(one_then_three())
+    first, again, other, refused, one, none = asyncio.run(one_then_more())
+    assert one.texts[0].text == " add(a, b):"
+    assert one.texts[0].output_tokens == len(engine._tokens.encode(" add(a, b):"))
+    assert -1 < one.texts[0].logprob < 0
+    assert none.texts[0].logprob < -10
     assert [text.text for text in again.texts] == [text.text for text in first.texts]
     assert other.texts[0].text == first.texts[1].text, "sample i is drawn with seed + i"
     assert {text.finish_reason for text in first.texts} == {"length"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from selfalign_ray.config import conf_dir
+from selfalign_ray.engine.base import Prompt, Sampling
 from selfalign_ray.engine.standin import StandinEngine
 from selfalign_ray.hops.row import RowHops
 from selfalign_ray.hops.shots import read_examples
@@ -36,6 +38,20 @@ def rows(request, run_config):
 def test_every_row_gets_concepts_instruction_and_programs(rows):
     assert {row["drop_reason"] for row in rows} == {None}
     assert all(sample["code"] and sample["tests"] for row in rows for sample in row["samples"])
+
+
+def test_a_text_is_scored_by_a_draw_and_not_judged(run_config):
+    engine = StandinEngine(run_config().recipe, read_examples(None), 0.0)
+    none = Sampling(temperature=0.0, top_p=1.0, n=1, max_tokens=1, stop=())
+    asked = Prompt(
+        row={}, hop="judge", text="a", prefix="", sampling=none, seed=1, priority=0, scored=" Yes"
+    )
+    found = {
+        seed: asyncio.run(engine.generate(replace(asked, seed=seed))).texts[0].logprob
+        for seed in (1, 2)
+    }
+    assert found[1] == asyncio.run(engine.generate(asked)).texts[0].logprob != found[2]
+    assert all(logprob < 0 for logprob in found.values())
 
 
 def test_instructions_are_distinct(rows):

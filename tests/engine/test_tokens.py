@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from selfalign_ray.engine.base import Prompt, PromptTooLongError, Sampling
 from selfalign_ray.engine.embedded import embedded_model_dir
 from selfalign_ray.engine.tokens import Tokens, load_tokenizer
 from selfalign_ray.errors import UserError
@@ -65,3 +66,26 @@ def test_a_tokenizer_without_a_template_is_a_user_s_error(tokenizer):
 def test_a_folder_without_a_tokenizer_is_named(run_config, tmp_path):
     with pytest.raises(UserError, match=r"model\.id: no tokenizer in"):
         load_tokenizer(str(tmp_path), run_config().model)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize(
+    ("text", "scored"), [("2 + 2 =", " 4"), ("x a", "b"), ("x", "\ny\n"), ("", "a b")]
+)
+def test_a_scored_text_is_the_tokens_that_the_prompt_alone_does_not_begin_with(
+    tokenizer, chat, text, scored
+):
+    tokens = Tokens(tokenizer, chat=chat)
+    none = Sampling(temperature=0.0, top_p=1.0, n=1, max_tokens=1, stop=())
+    prompt = Prompt(
+        row={}, hop="h", text=text, prefix="", sampling=none, seed=1, priority=0, scored=scored
+    )
+    ids = tokens.of(prompt, 512)
+    first = tokens.scored_from(prompt, ids)
+    before = tokens.encode(text)
+    assert 1 <= first < len(ids) or not before
+    assert ids[:first] == before[:first] or not before
+    end = tokenizer.decode(ids[first:])
+    assert end.endswith(scored) or not before  # the first token of all has no likelihood
+    with pytest.raises(PromptTooLongError):
+        tokens.of(prompt, len(ids))

@@ -145,6 +145,34 @@ def test_the_deepest_hop_goes_first_and_settings_are_not_mixed(engine):
     assert taken == [["1"] * 3, ["2"] * 3, ["0"] * 3]
 
 
+def scoring(text, scored):
+    none = Sampling(temperature=0.0, top_p=1.0, n=1, max_tokens=1, stop=())
+    return Prompt(
+        row={}, hop="h", text=text, prefix="", sampling=none, seed=1, priority=0, scored=scored
+    )
+
+
+def test_a_text_is_scored_by_the_model_s_own_likelihoods_whatever_is_in_its_batch(engine):
+    pairs = [("Colours: red, green,", " blue"), ("def add(a, b):\n    return a +", " b\n\n\nx = 1")]
+    greedy = asked(engine, "Colours: red, green,", replace(WARM, temperature=0.0, n=1))
+    *made, drawn = run(engine, *(scoring(*pair) for pair in pairs), greedy)
+    assert drawn.texts[0].logprob is None
+    for (text, scored), one in zip(pairs, made, strict=True):
+        first = len(engine._tokens.encode(text))
+        ids = engine._tokens.encode(text + scored)
+        with torch.inference_mode():
+            logits = engine._model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        places = range(first, len(ids))
+        expected = float(sum(logits[place - 1, ids[place]] for place in places))
+        assert one.texts[0].logprob == pytest.approx(expected, rel=1e-4)
+        assert (one.texts[0].text, one.texts[0].output_tokens) == (scored, len(ids) - first)
+    assert (
+        made[0].texts[0].logprob
+        > -3
+        > run(engine, scoring(pairs[0][0], " car"))[0].texts[0].logprob
+    )
+
+
 def test_noise_draws_as_the_probabilities_are():
     probabilities = torch.tensor([0.5, 0.3, 0.2, 0.0])
     count = 4000

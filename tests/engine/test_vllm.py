@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 from selfalign_ray.engine.embedded import embedded_model_dir
 from selfalign_ray.engine.vllm import (
@@ -209,13 +210,22 @@ if __name__ == "__main__":
         for seed in (1, 2, 1)
     ]
     ids = engine._tokens.encode(text, " red")
+    last = dict(row={}, hop="h", text=text, prefix=" red", seed=1, priority=0, scored=" and round")
+    prompts.append(Prompt(**last, sampling=Sampling(
+        temperature=0.0, top_p=1.0, n=1, max_tokens=1, stop=()
+    )))
 
     async def run():
-        return await asyncio.gather(*(engine.generate(prompt) for prompt in prompts))
+        asked = (engine.generate(prompt) for prompt in prompts)
+        return await asyncio.gather(*asked, return_exceptions=True)
 
     made = asyncio.run(run())
     print(json.dumps({
-        "texts": [[text.text for text in one.texts] for one in made],
+        "texts": [[text.text for text in one.texts] for one in made[:3]],
+        "scored": str(made[3]) if isinstance(made[3], Exception) else [
+            [t.text, t.output_tokens, t.logprob] for t in made[3].texts
+        ],
+        "ids": [len(ids), *engine._tokens.encode(text + " and round", " red and round")],
         "prompt": engine._tokens.tokenizer.decode(ids),
         "stats": engine.stats(),
     }))
@@ -255,6 +265,15 @@ def real_adapter(folder: Path) -> Path:
     return folder
 
 
+def log_likelihood(token_ids, first):
+    """Of the embedded model, of the tokens from `first` on."""
+    model = AutoModelForCausalLM.from_pretrained(embedded_model_dir(), dtype=torch.float32)
+    with torch.inference_mode():
+        logits = model(torch.tensor([token_ids])).logits[0].log_softmax(-1)
+    places = range(first, len(token_ids))
+    return float(sum(logits[place - 1, token_ids[place]] for place in places))
+
+
 @pytest.mark.slow
 def test_adapters_chats_and_seeds_reach_every_sample(run_config, tmp_path):
     plain = opened(run_config, "model.chat=true")
@@ -263,6 +282,10 @@ def test_adapters_chats_and_seeds_reach_every_sample(run_config, tmp_path):
         assert made["texts"][0] == made["texts"][2], "the same seeds"
         assert made["texts"][0] != made["texts"][1]
     assert all(a != b for a, b in zip(plain["texts"], tuned["texts"], strict=True))
+    count, *ids = plain["ids"]
+    likely = log_likelihood(ids, count)
+    assert plain["scored"] == [[" and round", len(ids) - count, pytest.approx(likely, rel=1e-3)]]
+    assert "no text with an adapter" in tuned["scored"], "and the engine lives"
     assert plain["stats"]["prefix_cache_queries"] > 0
     assert plain["stats"]["running"] == 0
     assert plain["prompt"].endswith("It is<|im_end|>\n<|im_start|>assistant\n red"), (

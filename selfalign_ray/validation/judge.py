@@ -1,0 +1,203 @@
+"""Judge: what the model itself thinks of a passing sample, by likelihoods alone.
+
+Two questions, each of which costs a prefill and draws nothing. Does this program do all that the
+instruction asks: how likely is Yes, against No? And how likely is the instruction, given the
+program: of a program that does something else it is less so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from ray.data import Dataset
+
+from selfalign_ray import schemas
+from selfalign_ray.config import RunConfig
+from selfalign_ray.engine.base import Engine, Prompt, PromptRefusedError, Sampling, Text
+from selfalign_ray.errors import UserError
+from selfalign_ray.hops.config import HOP_NAMES
+from selfalign_ray.hops.generate import through_engines
+from selfalign_ray.hops.shots import Example, named, read_examples
+from selfalign_ray.ids import keyed_int, keyed_random
+from selfalign_ray.validation.config import JudgeConfig
+from selfalign_ray.validation.metrics import passing
+from selfalign_ray.watch.tally import count
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+_YES, _NO = " Yes", " No"
+# A scored text needs none of these; an engine draws the one token that it may not leave out.
+_NOTHING = Sampling(temperature=0.0, top_p=1.0, n=1, max_tokens=1, stop=())
+
+
+def judge(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+    """Adds `judgements`, one for each sample that passed and that no gate refused.
+
+    Args:
+        ds: `schemas.EXECUTED` rows.
+        cfg: the section `validation.judge`, and the model and engine of the run.
+
+    Returns:
+        The same rows, in any order. A sample whose `yes` is below `min_yes`, or unknown, has the
+        gate judged_no; a row all of whose samples have a gate has it as drop_reason. What the
+        engine refuses is null, and no other reason to drop a row.
+
+    Raises:
+        UserError: the engines cannot be had.
+    """
+    examples = shots_of(cfg)
+    work = partial(_judging, cfg=cfg.validation.judge, examples=examples, run_seed=cfg.run_seed)
+    return through_engines(ds, cfg, "judge", work, schemas.EXECUTED)
+
+
+def check_judge(cfg: RunConfig) -> None:
+    """Compiles the templates and finds the examples.
+
+    Raises:
+        UserError: naming the key.
+    """
+    Questions(cfg.validation.judge, shots_of(cfg), cfg.run_seed)
+
+
+def shots_of(cfg: RunConfig) -> list[Example]:
+    """The worked examples that the question may show: those of the responses."""
+    return named(read_examples(cfg.recipe.examples), cfg.recipe.hops["responses"].examples)
+
+
+class Questions:
+    """The prompts: two answers to one question, and an instruction to be guessed."""
+
+    def __init__(self, cfg: JudgeConfig, examples: Sequence[Example], run_seed: int) -> None:
+        """Compiles the templates and draws the shots, the same for every row.
+
+        Raises:
+            UserError: a template is wrong, or there are fewer examples than `shots`.
+        """
+        if len(examples) < max(cfg.shots, 2):
+            raise UserError(
+                f"validation.judge.shots: {cfg.shots} asked for, but there are {len(examples)} "
+                "examples, and a wrong program is another example's, so two at the least"
+            )
+        self._question = _template("question", cfg.question)
+        self._guess = _template("guess", cfg.guess)
+        self._shots = "".join(map(self._shot, _drawn(examples, cfg.shots, run_seed)))
+
+    def prompts(self, row: Mapping[str, Any], sample: Mapping[str, Any], seed: int) -> list[Prompt]:
+        """What is to be scored of a sample: Yes, No, the instruction."""
+        fields = {"instruction": row["instruction"], "code": sample["code"]}
+        asked = self._shots + self._question.render(**fields)
+        guessed = self._guess.render(**fields)
+        texts = [(asked, _YES), (asked, _NO), (guessed, str(row["instruction"]))]
+        return [
+            Prompt(
+                row=dict(row),
+                hop="judge",
+                text=text,
+                prefix="",
+                sampling=_NOTHING,
+                seed=seed,
+                priority=-len(HOP_NAMES),  # after the responses: the deepest
+                scored=scored,
+            )
+            for text, scored in texts
+        ]
+
+    def _shot(self, pair: tuple[Example, Example]) -> str:
+        """A worked example: an instruction with its own program, or with another's."""
+        asked, shown = pair
+        fields = {"instruction": asked.instruction, "code": shown.solution}
+        answer = _YES if asked is shown else _NO
+        return f"{self._question.render(**fields)}{answer}\n\n"
+
+
+def _drawn(
+    examples: Sequence[Example], shots: int, run_seed: int
+) -> Iterator[tuple[Example, Example]]:
+    """Pairs of an instruction's and a program's example; in turn the same one and two."""
+    rng = keyed_random(run_seed, "judge")
+    asked = rng.sample(list(examples), k=shots)
+    for number, example in enumerate(asked):
+        other = rng.choice([e for e in examples if e is not example])
+        yield example, example if number % 2 == 0 else other
+
+
+def _template(name: str, source: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )
+    try:
+        template = environment.from_string(source)
+        template.render(instruction="", code="")
+    except TemplateError as error:
+        raise UserError(f"validation.judge.{name}: {error}") from error
+    return template
+
+
+def _judging(
+    engine: Engine, *, cfg: JudgeConfig, examples: Sequence[Example], run_seed: int
+) -> Callable[[Row], Awaitable[Row]]:
+    questions = Questions(cfg, examples, run_seed)
+    return partial(judged, engine=engine, questions=questions, cfg=cfg, run_seed=run_seed)
+
+
+async def judged(
+    row: Row, *, engine: Engine, questions: Questions, cfg: JudgeConfig, run_seed: int
+) -> Row:
+    """One row with its judgements, and its drop_reason where no sample is left.
+
+    Raises:
+        EngineDiedError: no engine is left.
+    """
+    gates = {m["sample_index"]: m["gate"] for m in row["metrics"] or ()}
+    samples = [s for s in passing(row) if gates.get(s["sample_index"]) is None]
+    seed = keyed_int(48, run_seed, "judge", str(row["seed_id"]))
+    found = await asyncio.gather(
+        *(_judgement(sample, questions.prompts(row, sample, seed), engine) for sample in samples)
+    )
+    for judgement in found:
+        too_low = cfg.min_yes is not None and (judgement["yes"] or 0.0) < cfg.min_yes
+        judgement["gate"] = "judged_no" if too_low else None
+    refused = bool(found) and all(judgement["gate"] for judgement in found)
+    reason = "judged_no" if refused else row["drop_reason"]
+    count("judge", rows=1, samples=len(found), kept=int(reason is None))
+    return {**row, "judgements": list(found), "drop_reason": reason}
+
+
+async def _judgement(sample: Row, prompts: Sequence[Prompt], engine: Engine) -> Row:
+    """One value of `schemas.JUDGEMENT`, without its gate."""
+    yes, no, instruction = await asyncio.gather(*(_scored(prompt, engine) for prompt in prompts))
+    judgement: Row = dict.fromkeys(schemas.JUDGEMENT.names)
+    judgement["sample_index"] = sample["sample_index"]
+    if yes is not None and no is not None:
+        judgement["yes"] = share(yes.logprob, no.logprob)
+    if instruction is not None and instruction.logprob is not None and instruction.output_tokens:
+        judgement["instruction_logprob"] = instruction.logprob / instruction.output_tokens
+    return judgement
+
+
+def share(one: float | None, other: float | None) -> float | None:
+    """The probability of the first of two, of which one is true, by their log-probabilities."""
+    if one is None or other is None:
+        return None
+    difference = max(-700.0, min(700.0, other - one))  # within what `exp` can take
+    return 1 / (1 + math.exp(difference))
+
+
+async def _scored(prompt: Prompt, engine: Engine) -> Text | None:
+    """The text with its likelihood; None where the engine does not take the prompt."""
+    try:
+        made = await engine.generate(prompt)
+    except PromptRefusedError as error:
+        log.debug("a sample is not judged: %s", error)
+        count("judge", refused=1)
+        return None
+    count("judge", prompts=1, prompt_tokens=made.prompt_tokens, cached_tokens=made.cached_tokens)
+    return made.texts[0]
