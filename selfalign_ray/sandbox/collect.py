@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterator, Mapping
 
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+DEFINITIONS = FUNCTIONS | ast.ClassDef
 _RUNNERS = {"main", "TextTestRunner", "TestSuite", "TestLoader", "defaultTestLoader"}
 _SKIPPING = {"skip", "skipif", "xfail"}
 _GIVEN = {
@@ -20,7 +21,7 @@ _GIVEN = {
 
 def uncalled(tree: ast.Module) -> Iterator[ast.stmt]:
     """Calls of what looks like a test and is named nowhere else."""
-    if not any(isinstance(n, FUNCTIONS | ast.ClassDef) for n in tree.body):
+    if not any(isinstance(n, DEFINITIONS) for n in tree.body):
         return
     names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name)]
     attributes = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}

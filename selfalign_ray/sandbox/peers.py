@@ -7,7 +7,6 @@ its test passed in.
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import inspect
 import operator
@@ -47,8 +46,14 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "set": setattr,
     "enter": lambda target: type(target).__enter__(target),
     "exit": lambda target: type(target).__exit__(target, None, None, None),
-    "await": lambda function, *args, **named: asyncio.run(function(*args, **named)),
+    "await": lambda function, *args, **named: _awaited(function(*args, **named)),
 }  # fmt: skip
+
+
+def _awaited(coroutine: Any) -> Any:
+    import asyncio  # brings ssl, subprocess and logging, which every fork would carry
+
+    return asyncio.run(coroutine)
 
 
 class GoneError(Exception):

@@ -6,6 +6,7 @@ taken at import, and the report is written as bytes, one line a call.
 
 from __future__ import annotations
 
+import _thread
 import ast
 import atexit
 import builtins
@@ -31,6 +32,7 @@ from selfalign_ray.sandbox.tampering import Snapshot, changes
 # The functions below keep the builtins of now, whatever a program does to them.
 globals()["__builtins__"] = dict(vars(builtins))
 _write, _read, _exit = os.write, os.read, os._exit
+_threads = _thread._count
 _import = builtins.__import__
 _BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
 CODE, TESTS = "<code>", "<tests>"
@@ -229,7 +231,7 @@ def load(
         channel.say(f"suspicious {one_line(suspicion)}")
     if options["profile"] == "strict":
         _only(options["imports"], tree, main)
-    random.seed(source.encode("utf-8", "surrogatepass"))  # the same program, the same draws
+    random.seed(hash(source))  # the same program, the same draws: zygotes hash with a fixed seed
     gc.enable()
     tools = main.__dict__["__builtins__"]
     exec(compiled, main.__dict__)  # noqa: S102 - what this process is for
@@ -237,7 +239,8 @@ def load(
         _run_guarded(guarded, main)
     if main.__dict__.get("__builtins__") is not tools:
         channel.say("suspicious changed __builtins__")
-    shadowed = _BUILTINS & main.__dict__.keys()
+    # Not `&`, which looks at each builtin, and so copies the page that it lies on.
+    shadowed = [name for name in main.__dict__ if name in _BUILTINS]
     for name in sorted(shadowed):
         channel.say(f"suspicious has its own {one_line(name)}")
     return bool(found or shadowed)
@@ -345,7 +348,8 @@ def names_of(compiled: Iterable[types.CodeType]) -> set[str]:
 
 def finish() -> None:
     """What the interpreter does at its end: wait for threads, run exit functions, flush."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    if _threads():
+        threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "flush"):
