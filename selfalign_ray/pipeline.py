@@ -34,8 +34,10 @@ from selfalign_ray.selection.sanitise import sanitise
 from selfalign_ray.settings import deciding
 from selfalign_ray.stage import KEPT, Saved, Stage, fingerprint_of, now
 from selfalign_ray.start import read_rows
+from selfalign_ray.validation.cross_execution import cross_execution
 from selfalign_ray.validation.execution import execution
 from selfalign_ray.validation.metrics import metrics
+from selfalign_ray.validation.strength import strength
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.tally import snapshot
 
@@ -83,6 +85,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: c.validation.metrics,
             saves=True,
         ),
+        *_checks(cfg),
         # Selection: one good response an instruction, nothing of a benchmark, nothing twice.
         _stage(
             "sanitise",
@@ -243,7 +246,8 @@ def selected(cfg: RunConfig) -> list[Stage]:
 
 
 def _index(names: list[str], name: str, key: str) -> int:
-    sections = {"seeds": "sample", "hops": "responses", "validation": "metrics"}
+    checks = [n for n in ("metrics", "strength", "cross_execution") if n in names]
+    sections = {"seeds": "sample", "hops": "responses", "validation": (checks or ["metrics"])[-1]}
     name = sections.get(name, name)
     if name not in names:
         raise UserError(f"{key}: no stage {name!r}; the stages are {', '.join(names)}")
@@ -311,6 +315,36 @@ def _execution(name: str) -> Stage:
     return _stage(
         name, execution, schemas.JUDGED, needs, lambda c: [c.sandbox, c.validation.execution]
     )
+
+
+def _checks(cfg: RunConfig) -> list[Stage]:
+    """Stages that run passing samples again, for what their tests are worth."""
+    needs = ("instruction", "samples", "verdicts", "metrics")
+    table = [
+        (
+            _stage(
+                "strength",
+                strength,
+                schemas.CHECKED,
+                needs,
+                lambda c: [c.sandbox, c.validation.strength],
+                saves=True,
+            ),
+            cfg.validation.strength.enabled,
+        ),
+        (
+            _stage(
+                "cross_execution",
+                cross_execution,
+                schemas.CHECKED,
+                needs[:3],
+                lambda c: [c.sandbox, c.validation.cross_execution],
+                saves=True,
+            ),
+            cfg.validation.cross_execution.enabled,
+        ),
+    ]
+    return [stage for stage, enabled in table if enabled]
 
 
 def _round(number: int) -> list[Stage]:
