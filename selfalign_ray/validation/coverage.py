@@ -29,6 +29,7 @@ class Coverage:
     lines: float  # share of the statements in functions that ran; 1 where there are none
     branches: float  # share of the sides of if, for, while, try and match taken; likewise
     reached: frozenset[Place]  # the statements that ran, and the functions that were entered
+    entered: bool  # any function, or there is none
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Instrumented:
             lines=_share([not reached.isdisjoint(m) for m in self.statements.values()]),
             branches=_share([not reached.isdisjoint(m) for m in self.branches]),
             reached=frozenset(p for p, m in places.items() if not reached.isdisjoint(m)),
+            entered=not reached.isdisjoint(frozenset().union(*self.functions.values()))
+            or not self.functions,
         )
 
 

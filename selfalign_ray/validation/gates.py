@@ -19,7 +19,7 @@ def measures_of(row: Row) -> dict[int, Row]:
     for column in GATED:
         for measured in row.get(column) or ():
             into = found.setdefault(measured["sample_index"], {"gate": None})
-            gate = into["gate"] or measured["gate"]
+            gate = into["gate"] or measured.get("gate")
             into.update(measured, gate=gate)
     return found
 

@@ -6,7 +6,6 @@ import ast
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from selfalign_ray.validation.coverage import FUNCTIONS
 from selfalign_ray.validation.expectations import Expectation, expectations, literal
 
 _LEAST = 2  # answers looked up: one is the base case of a recursion, or a limit
@@ -24,8 +23,8 @@ def lookup_share(solution: ast.Module, tests: ast.Module, instruction: str) -> f
 
     Counted are expectations whose arguments and value stand together in the solution: as key
     and value of a dictionary, as an equality (or membership, or `case`) and the literal that is
-    returned for it, or as place and item of a list. To these comes one that the constant at a
-    function's end answers.
+    returned for it, or as place and item of a list. To these comes one that a constant
+    answers where nothing else does.
 
     Honest tables are told apart: one that holds more than the tests ask for, as that of the
     Roman numerals; one that the instruction itself spells out; one of both truth values; and
@@ -43,8 +42,8 @@ def lookup_share(solution: ast.Module, tests: ast.Module, instruction: str) -> f
     if len(found) < _LEAST or 2 * len({e.key for e in used}) < len({e.key for e in entries}):
         return 0.0
     looked_up = {repr(e) for e, _ in found}
-    ends = set(_last_constants(solution))
-    rest = any(repr(e.value) in ends for e in expected if repr(e) not in looked_up)
+    defaults = set(_defaults(solution))
+    rest = any(repr(e.value) in defaults for e in expected if repr(e) not in looked_up)
     return (len(found) + rest) / len(expected)
 
 
@@ -142,11 +141,23 @@ def _is_literal(node: ast.expr) -> bool:
     return True
 
 
-def _last_constants(solution: ast.Module) -> Iterator[str]:
+def _defaults(solution: ast.Module) -> Iterator[str]:
+    """The constants, by `repr`, that answer what nothing above them has answered."""
     for node in ast.walk(solution):
-        if isinstance(node, FUNCTIONS) and isinstance(last := node.body[-1], ast.Return):
-            value = last.value
-            if isinstance(value, ast.Call) and len(value.args) == 2:  # table.get(key, default)
-                value = value.args[1]
-            if value is not None and _is_literal(value):
-                yield repr(literal(value))
+        value = _default_of(node)
+        if value is not None and _is_literal(value):
+            yield repr(literal(value))
+
+
+def _default_of(node: ast.AST) -> ast.expr | None:
+    match node:
+        case (
+            ast.FunctionDef(body=[*_, ast.Return(value=value)])
+            | ast.AsyncFunctionDef(body=[*_, ast.Return(value=value)])
+            | ast.If(orelse=[*_, ast.Return(value=value)])
+            | ast.IfExp(orelse=value)
+            | ast.Call(func=ast.Attribute(attr="get"), args=[_, value])
+            | ast.match_case(pattern=ast.MatchAs(pattern=None), body=[*_, ast.Return(value=value)])
+        ):
+            return value
+    return None

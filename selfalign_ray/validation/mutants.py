@@ -32,7 +32,7 @@ _SILENT = {"print", "debug", "info", "warning", "error", "exception", "critical"
 
 
 class Mutation(NamedTuple):
-    """One change: `new` in place of what `parent` has in `field`, which is a list where `at` is no None.
+    """One change: `new` in place of what `parent` has in `field`, at `at` where that is a list.
 
     `place` is that of the innermost statement of a function around it; null outside functions.
     """
@@ -156,14 +156,19 @@ def _inner_changes(node: ast.AST) -> Iterator[tuple[str, str, int | None, ast.AS
         case ast.If(test=test) | ast.IfExp(test=test):
             yield "branch", "test", None, ast.UnaryOp(ast.Not(), test)
         case ast.Call(func=ast.Name(id="range"), args=args):
-            yield from (("boundary", "args", i, _plus_one(a)) for i, a in enumerate(args[:2]))
+            for index, bound in enumerate(args[:2]):
+                yield from (("boundary", "args", index, more) for more in _one_more(bound))
         case ast.Slice(lower=lower, upper=upper):
-            bounds = [("lower", lower), ("upper", upper)]
-            yield from (("boundary", name, None, _plus_one(b)) for name, b in bounds if b)
+            yield from (("boundary", "lower", None, more) for more in _one_more(lower))
+            yield from (("boundary", "upper", None, more) for more in _one_more(upper))
 
 
-def _plus_one(node: ast.expr) -> ast.expr:
-    return ast.BinOp(node, ast.Add(), ast.Constant(1))
+def _one_more(bound: ast.expr | None) -> Iterator[ast.expr]:
+    """The bound plus one; a sum has constants of its own."""
+    if isinstance(bound, ast.Constant) and isinstance(bound.value, int):
+        yield ast.Constant(bound.value + 1)
+    elif bound is not None and not isinstance(bound, ast.BinOp | ast.Constant):
+        yield ast.BinOp(bound, ast.Add(), ast.Constant(1))
 
 
 def _other(value: object) -> bool | int | float | str | bytes | None:

@@ -40,6 +40,7 @@ _ORDER = (
     "uncovered_lines",
     "uncovered_branches",
 )
+_IDLE = "every function returns None"  # a stub that passes without a run: none is entered
 _OUTPUT_BYTES = 1 << 16  # at least, of a program's stderr, where it says what was reached
 
 
@@ -199,13 +200,14 @@ def _measures(subject: _Subject, cfg: StrengthConfig) -> list[Row]:
     variants = subject.verdicts[subject.marked is not None and bool(subject.verdicts) :]
     of_stubs, of_mutants = variants[: len(made or ())], variants[len(made or ()) :]
     judged = [s for s in zip(made or (), of_stubs, strict=True) if s[1].verdict != "infra"]
+    idle = [_IDLE] if subject.coverage is not None and not subject.coverage.entered else []
     killed = [v.verdict != "passed" for v in of_mutants if v.verdict != "infra"]
     total = len(killed) + subject.unreached
     measures = subject.measures | {
-        "stubs": None if made is None else len(judged),
+        "stubs": None if made is None else len(judged) + len(idle),
         "stubs_passed": None
         if made is None
-        else [stub.name for stub, verdict in judged if verdict.verdict == "passed"],
+        else idle + [stub.name for stub, verdict in judged if verdict.verdict == "passed"],
         "mutants": None if mutated is None else total,
         "mutants_killed": None if mutated is None else sum(killed),
         "killed_share": sum(killed) / total if total else None,
