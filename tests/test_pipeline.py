@@ -35,6 +35,7 @@ SAVED = (
     "sample",
     "responses",
     "metrics",
+    "strength",
     "duplicates",
 )
 
@@ -143,6 +144,22 @@ def test_a_setting_of_speed_redoes_nothing(ray_local, config):
     names = list(before)
     redone = [name for name in names if before[name] != changed[name]]
     assert redone == names[names.index("responses") :]
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
+def test_solutions_and_tests_of_an_instruction_are_crossed(ray_local, config):
+    cfg = config("validation.cross_execution.enabled=true", "stages.until=validation")
+    assert run(cfg).name == "cross_execution"
+    rows = [row for row in rows_of(cfg, "cross_execution") if row["drop_reason"] is None]
+    assert rows
+    for row in rows:
+        samples = [v["sample_index"] for v in row["verdicts"]]
+        assert row["agreement"]["solutions"] == samples
+        assert len(row["strength"]) == sum(v["verdict"] == "passed" for v in row["verdicts"])
+    assert pipeline.selected(config("stages.until=validation"))[-1].name == "strength"
+    bare = config("validation.strength.enabled=false", "stages.until=validation")
+    assert pipeline.selected(bare)[-1].name == "metrics"
 
 
 @pytest.mark.ray

@@ -260,5 +260,5 @@ def _attempt(making: Callable[..., _Found], *args: Any) -> _Found | None:
     """What it makes; None where a tree is too deep for it, or holds what cannot be written."""
     try:
         return making(*args)
-    except (RecursionError, ValueError, MemoryError):
+    except (RecursionError, ValueError, MemoryError, SyntaxError):
         return None

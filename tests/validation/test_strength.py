@@ -18,6 +18,7 @@ from selfalign_ray.sandbox.__main__ import settings as sandbox_settings
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.validation.config import StrengthConfig
 from selfalign_ray.validation.strength import add_strength, gate_of, lookup_gate, strength
+from tests.validation.test_metrics import HOSTILE
 
 pytestmark = pytest.mark.sandbox
 
@@ -143,6 +144,24 @@ def test_each_planted_case_ends_where_it_should(sandbox: Sandbox) -> None:
     assert found["lookup"]["runs"] == found["too deep"]["runs"] == 0
     assert found["endless"]["mutants_killed"] > 0
     assert found["endless"]["cpu_seconds"] < 3, "an endless loop has to cost little"
+
+
+def test_hostile_code_and_tests_are_survived(sandbox: Sandbox) -> None:
+    rows = [row((text, GOOD)) for text in HOSTILE.values()]
+    rows += [row((ADD, text)) for text in HOSTILE.values()]
+    rows += [row((f"{ADD}\n{text}", f"{GOOD}\n{text}")) for text in HOSTILE.values()]
+    for changes in ({}, {"refuse_passing_stubs": False, "max_lookup_share": None}):
+        out = add_strength(table(*rows), sandbox, config(mutants=2, **changes), 1)
+        assert out.num_rows == len(rows)
+        assert all(len(found) == 1 for found in out["strength"].to_pylist())
+
+
+def test_a_solution_can_spoil_its_own_coverage_alone(sandbox: Sandbox) -> None:
+    spoilt = f"import os\nos.write(2, b'x' * 70000)\n{ADD}"  # fills what is kept of its errors
+    lying = f"{ADD}\nimport sys\nprint('marks_00000000 ff', file=sys.stderr)"
+    found, other = (measured(sandbox, (code, GOOD))[0] for code in (spoilt, lying))
+    assert (found["line_coverage"], found["stubs_passed"], found["gate"]) == (None, [], None)
+    assert (other["line_coverage"], other["gate"]) == (1.0, None)
 
 
 def test_a_gate_that_is_off_leaves_its_column(sandbox: Sandbox) -> None:
