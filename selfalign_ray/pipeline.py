@@ -34,9 +34,11 @@ from selfalign_ray.selection.sanitise import sanitise
 from selfalign_ray.settings import deciding
 from selfalign_ray.stage import KEPT, Saved, Stage, fingerprint_of, now
 from selfalign_ray.start import read_rows
+from selfalign_ray.validation.cross_execution import cross_execution
 from selfalign_ray.validation.execution import execution
 from selfalign_ray.validation.judge import check_judge, judge, shots_of
 from selfalign_ray.validation.metrics import metrics
+from selfalign_ray.validation.strength import strength
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.tally import snapshot
 
@@ -84,7 +86,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: c.validation.metrics,
             saves=True,
         ),
-        *([_judge()] if cfg.validation.judge.enabled else []),
+        *_checks(cfg),
         # Selection: one good response an instruction, nothing of a benchmark, nothing twice.
         _stage(
             "sanitise",
@@ -247,8 +249,12 @@ def selected(cfg: RunConfig) -> list[Stage]:
 
 
 def _index(names: list[str], name: str, key: str) -> int:
-    sections = {"seeds": "sample", "hops": "responses", "validation": "metrics"}
-    name = sections.get(name, name)
+    ends = {
+        "seeds": "sample",
+        "hops": "responses",
+        "validation": names[names.index("sanitise") - 1],
+    }
+    name = ends.get(name, name)
     if name not in names:
         raise UserError(f"{key}: no stage {name!r}; the stages are {', '.join(names)}")
     return names.index(name)
@@ -323,8 +329,39 @@ def _judge() -> Stage:
         return [cfg.validation.judge, shown, *pool_of(cfg, "judge")[1:]]
 
     needs = ("instruction", "samples", "verdicts", "metrics")
-    stage = _stage("judge", judge, schemas.EXECUTED, needs, decides, saves=True)
+    stage = _stage("judge", judge, schemas.CHECKED, needs, decides, saves=True)
     return dataclasses.replace(stage, hop="judge")
+
+
+def _checks(cfg: RunConfig) -> list[Stage]:
+    """Stages that look at passing samples again, the cheapest first."""
+    needs = ("instruction", "samples", "verdicts", "metrics")
+    table = [
+        (
+            _stage(
+                "strength",
+                strength,
+                schemas.CHECKED,
+                needs,
+                lambda c: [c.sandbox, c.validation.strength],
+                saves=True,
+            ),
+            cfg.validation.strength.enabled,
+        ),
+        (
+            _stage(
+                "cross_execution",
+                cross_execution,
+                schemas.CHECKED,
+                needs[:3],
+                lambda c: [c.sandbox, c.validation.cross_execution],
+                saves=True,
+            ),
+            cfg.validation.cross_execution.enabled,
+        ),
+        (_judge(), cfg.validation.judge.enabled),
+    ]
+    return [stage for stage, enabled in table if enabled]
 
 
 def _round(number: int) -> list[Stage]:

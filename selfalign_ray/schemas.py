@@ -185,7 +185,59 @@ EXECUTED = pa.schema(
     [
         *(field for field in JUDGED if field.name != "drop_reason"),
         pa.field("metrics", pa.list_(METRICS)),  # of the samples that passed
-        pa.field("judgements", pa.list_(JUDGEMENT)),  # likewise; null where validation.judge is off
+        DROP_REASON,
+    ]
+)
+
+# How strong the tests of a passing sample are. Null: could not be measured, or was not asked for.
+STRENGTH = pa.struct(
+    [
+        pa.field("sample_index", pa.int32()),
+        pa.field("assert_kinds", TEXTS),  # validation/expectations.py, sorted
+        pa.field("lookup_share", pa.float64()),  # of expectations that the solution holds
+        pa.field("stubs", pa.int32()),  # solutions with one function that does nothing
+        pa.field("stubs_passed", TEXTS),  # of them, those that the tests accept, by name
+        pa.field("mutants", pa.int32()),  # solutions with one small change
+        pa.field("mutants_killed", pa.int32()),  # of them, with another verdict than passed
+        pa.field("killed_share", pa.float64()),  # null where there is no mutant
+        pa.field("line_coverage", pa.float64()),  # of statements in functions; 1 where none is
+        pa.field("branch_coverage", pa.float64()),  # of sides of branches; 1 where none is
+        pa.field("runs", pa.int32()),  # in the sandbox; 0 for a twin of a sample before it
+        pa.field("cpu_seconds", pa.float64()),  # of these runs
+        pa.field("gate", pa.string()),  # that refused the sample; null where none did
+    ]
+)
+
+# How far a sample agrees with the others of its instruction.
+CROSS_EXECUTION = pa.struct(
+    [
+        pa.field("sample_index", pa.int32()),
+        pa.field("cluster", pa.int32()),  # of solutions that pass the same tests; 0 is the best
+        pa.field("cluster_size", pa.int32()),  # samples in it
+        pa.field("tests_passed", pa.int32()),  # of the distinct tests in the matrix
+        pa.field("passed_share", pa.float64()),  # of those that fit its interface and ran
+        pa.field("agreement", pa.float64()),  # 0 to 1: shares of solutions and of tests, multiplied
+        pa.field("gate", pa.string()),  # that refused the sample; null where none did
+    ]
+)
+
+# Solutions of an instruction against its tests: one row a solution, one column a test.
+AGREEMENT = pa.struct(
+    [
+        pa.field("solutions", pa.list_(pa.int32())),  # sample_index of each row
+        pa.field("tests", pa.list_(pa.int32())),  # of each column; -1: the independent tests
+        # A letter a test: passed, failed, interface (they do not fit each other), - (unknown).
+        pa.field("cells", TEXTS),
+    ]
+)
+
+CHECKED = pa.schema(
+    [
+        *(field for field in EXECUTED if field.name != "drop_reason"),
+        pa.field("strength", pa.list_(STRENGTH)),  # of the samples that passed ungated
+        pa.field("cross_execution", pa.list_(CROSS_EXECUTION)),  # of the samples in the matrix
+        pa.field("agreement", AGREEMENT),  # null: cross-execution is off
+        pa.field("judge", pa.list_(JUDGEMENT)),  # of the samples that passed ungated
         DROP_REASON,
     ]
 )
@@ -203,7 +255,7 @@ SANITISED = pa.struct(
 # One row an instruction, with the response that was chosen.
 SELECTED = pa.schema(
     [
-        *(field for field in EXECUTED if field.name != "drop_reason"),
+        *(field for field in CHECKED if field.name != "drop_reason"),
         pa.field("sanitised", pa.list_(SANITISED)),
         pa.field("pass_rate", pa.float64()),  # of the samples that the sandbox did not fail on
         pa.field("sample_index", pa.int32()),  # of the chosen sample, as all that follows

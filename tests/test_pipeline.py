@@ -35,6 +35,7 @@ SAVED = (
     "sample",
     "responses",
     "metrics",
+    "strength",
     "duplicates",
 )
 
@@ -147,6 +148,22 @@ def test_a_setting_of_speed_redoes_nothing(ray_local, config):
 
 @pytest.mark.ray
 @pytest.mark.sandbox
+def test_solutions_and_tests_of_an_instruction_are_crossed(ray_local, config):
+    cfg = config("validation.cross_execution.enabled=true", "stages.until=validation")
+    assert run(cfg).name == "cross_execution"
+    rows = [row for row in rows_of(cfg, "cross_execution") if row["drop_reason"] is None]
+    assert rows
+    for row in rows:
+        samples = [v["sample_index"] for v in row["verdicts"]]
+        assert row["agreement"]["solutions"] == samples
+        assert len(row["strength"]) == sum(v["verdict"] == "passed" for v in row["verdicts"])
+    assert pipeline.selected(config("stages.until=validation"))[-1].name == "strength"
+    bare = config("validation.strength.enabled=false", "stages.until=validation")
+    assert pipeline.selected(bare)[-1].name == "metrics"
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
 def test_further_rounds_try_what_has_not_passed(ray_local, config):
     cfg = config(
         "stages.until=metrics",
@@ -217,9 +234,7 @@ def test_responses_made_elsewhere_are_executed_and_judged(ray_local, config, tmp
     cfg = config("start.stage=execution", f"start.rows='{path}'", "recipe=short", judge)
     run(cfg)
     (judged,) = [row for row in rows_of(cfg, "judge") if row["drop_reason"] is None]
-    assert [0 < j["yes"] < 1 and j["instruction_logprob"] < 0 for j in judged["judgements"]] == [
-        True
-    ]
+    assert [0 < j["yes"] < 1 and j["instruction_logprob"] < 0 for j in judged["judge"]] == [True]
     reasons = {row["instruction"]: row["drop_reason"] for row in rows_of(cfg, "metrics")}
     assert reasons["Write f 0."] is None
     assert reasons["Write f 1."] == "no_passing_sample"

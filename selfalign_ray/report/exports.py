@@ -31,7 +31,7 @@ _SEED_COLUMNS = [name for name in schemas.SEED.names if name in schemas.HOPS.nam
 _SEED_COLUMNS.remove("drop_reason")
 _CONCEPTS_COLUMNS = [*_SEED_COLUMNS, "concepts", "model"]
 _INSTRUCTION_COLUMNS = [*_SEED_COLUMNS, "concepts", "kind", "difficulty", "instruction", "model"]
-_NOT_IN_DATASET = ("hops", "sanitised", "error", "benchmark_hits", "drop_reason")
+_NOT_IN_DATASET = ("hops", "sanitised", "error", "benchmark_hits", "agreement", "drop_reason")
 DATASET_COLUMNS = [name for name in schemas.SELECTED.names if name not in _NOT_IN_DATASET]
 _ORIGIN_COLUMNS = [field.name for field in schemas.ORIGIN if field.name != "row_id"]
 
@@ -143,6 +143,8 @@ def dataset_row(row: Row) -> Row:
         "pass_rate": row["pass_rate"],
         "verdict": _of_sample(verdicts, chosen),
         "metrics": _of_sample(row["metrics"] or [], chosen),
+        "strength": _of_sample(row["strength"] or [], chosen),
+        "cross_execution": _of_sample(row["cross_execution"] or [], chosen),
     }
 
 

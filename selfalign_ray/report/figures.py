@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from selfalign_ray.hops.config import HOP_NAMES
 from selfalign_ray.report.exports import dataset_stage
 from selfalign_ray.report.saved import SavedStage, holding, last_seen, to_rows
+from selfalign_ray.validation.gates import GATED, measures_of
 
 NOT_EXECUTED = "not executed"
 MEASURES = (
@@ -23,7 +24,11 @@ MEASURES = (
     "type_coverage",
     "docstring_coverage",
     "complexity_max",
+    "killed_share",
+    "line_coverage",
+    "branch_coverage",
 )
+SANDBOXED = ("execution", "strength", "cross_execution")  # the stages that run programs
 _HOP_AMOUNTS = ("prompt_tokens", "cached_tokens", "output_tokens", "seconds")
 
 
@@ -77,7 +82,6 @@ class Figures:
     rows_in_flight_mean: float | None = None  # at the engines, over those stages less their start
     rows_in_flight_most: float | None = None
     sandbox_cpu_seconds: float = 0.0
-    sandbox_busy_seconds: float = 0.0  # of its actors with samples, summed
     samples: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)  # samples by verdict, most first
     not_executed: dict[str, int] = field(default_factory=dict)  # samples by drop_reason
@@ -132,9 +136,7 @@ def take_figures(stages: Sequence[SavedStage]) -> Figures:
         figures.engines += int(engine.get("engines", 0))
         figures.held_seconds += engine.get("held_seconds", 0.0)
         figures.gpu_seconds += engine.get("gpu_seconds", 0.0)
-        execution = _counted(stage, "execution")
-        figures.sandbox_cpu_seconds += execution.get("cpu_seconds", 0.0)
-        figures.sandbox_busy_seconds += execution.get("busy_seconds", 0.0)
+        figures.sandbox_cpu_seconds += sandbox_amount(stage, "cpu_seconds")
         if has_hops(stage):
             figures.hop_seconds += float(stage.manifest["seconds"])
     _take_in_flight(figures, stages)
@@ -144,6 +146,11 @@ def take_figures(stages: Sequence[SavedStage]) -> Figures:
     figures.distinct_concepts = _distinct(stages, "concepts")
     figures.distinct_instructions = _distinct(stages, "instruction")
     return figures
+
+
+def sandbox_amount(stage: SavedStage, amount: str) -> float:
+    """What the sandboxes of a saved stage's group have counted."""
+    return sum(_counted(stage, name).get(amount, 0.0) for name in SANDBOXED)
 
 
 def has_hops(stage: SavedStage) -> bool:
@@ -211,8 +218,8 @@ def _take_samples(figures: Figures, stages: Sequence[SavedStage]) -> None:
     unexecuted: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     vacuous = measured = 0
-    columns = ["samples", "verdicts", "metrics"]
-    for batch in last_seen(stages, ("responses", "execution", "metrics"), columns):
+    columns = ["samples", "verdicts", *GATED]
+    for batch in last_seen(stages, ("responses", "execution", *GATED), columns):
         for row in to_rows(_slim(batch)):
             figures.samples += len(row["samples"] or ())
             unexecuted.update(reason for reason in row["samples"] or () if reason)
@@ -220,8 +227,9 @@ def _take_samples(figures: Figures, stages: Sequence[SavedStage]) -> None:
             verdicts.update(verdict or NOT_EXECUTED for verdict in found)
             figures.executed_rows += bool(found)
             figures.passed_rows += "passed" in found
+            gates = (measures["gate"] for measures in measures_of(row).values())
+            refused.update(gate for gate in gates if gate)
             for metric in row["metrics"] or ():
-                refused.update([metric["gate"]] if metric["gate"] else [])
                 if metric["asserts"] is not None:
                     measured += 1
                     vacuous += metric["asserts"] <= (metric["trivial_asserts"] or 0)
@@ -259,12 +267,11 @@ def _take_dataset(figures: Figures, stages: Sequence[SavedStage]) -> None:
         return
     licenses: Counter[str] = Counter()
     measured: dict[str, list[float]] = {name: [] for name in MEASURES}
-    for batch in stage.batches(["licenses", "sample_index", "metrics"], dropped=False):
+    for batch in stage.batches(["licenses", "sample_index", *GATED], dropped=False):
         figures.accepted += batch.num_rows
         for row in to_rows(batch):
             licenses.update(row["licenses"] or ["none found"])
-            chosen = (m for m in row["metrics"] or () if m["sample_index"] == row["sample_index"])
-            for name, number in next(chosen, {}).items():
+            for name, number in measures_of(row).get(row["sample_index"], {}).items():
                 if name in measured and number is not None:
                     measured[name].append(number)
     figures.licenses = _most_first(licenses)

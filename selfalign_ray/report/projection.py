@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfalign_ray.config import RunConfig
-from selfalign_ray.report.figures import Figures, has_hops
+from selfalign_ray.report.figures import SANDBOXED, Figures, has_hops, sandbox_amount
 from selfalign_ray.report.funnel import Funnel
 from selfalign_ray.report.saved import SavedStage
 
@@ -123,12 +123,7 @@ def measure(
     last_of_seeds = names.index(_LAST_OF_SEEDS)
     step = funnel.steps[last_of_seeds]
     parts = [
-        _part(
-            stage,
-            by_files=place <= last_of_seeds,
-            busy_seconds=figures.sandbox_busy_seconds,
-            sandboxes=sandboxes,
-        )
+        _part(stage, by_files=place <= last_of_seeds, sandboxes=sandboxes)
         for place, stage in enumerate(stages)
     ]
     asking = [part for part, stage in zip(parts, stages, strict=True) if has_hops(stage)]
@@ -151,11 +146,11 @@ def measure(
     )
 
 
-def _part(stage: SavedStage, *, by_files: bool, busy_seconds: float, sandboxes: int) -> Part:
+def _part(stage: SavedStage, *, by_files: bool, sandboxes: int) -> Part:
     seconds, work = float(stage.manifest["seconds"]), stage.manifest.get("work_seconds")
-    if "execution" in stage.group and not has_hops(stage):
+    if not has_hops(stage) and not set(SANDBOXED).isdisjoint(stage.group):
         # A slice is over before all sandboxes have started: they are the most of what was seen.
-        work = min(seconds, busy_seconds / sandboxes)
+        work = min(seconds, sandbox_amount(stage, "busy_seconds") / sandboxes)
     return Part(stages=stage.group, seconds=seconds, work_seconds=work, by_files=by_files)
 
 

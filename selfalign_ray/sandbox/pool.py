@@ -43,6 +43,7 @@ _BELOW = (
 class _Job:
     code: str
     tests: str
+    cpu_seconds: float | None
     done: Future[Verdict] = field(default_factory=Future)
     attempts: int = 0
     failed_on: int = -1  # the slot that could not run it
@@ -76,9 +77,19 @@ class Sandbox:
         for thread in self._threads:
             thread.start()
 
-    def judge(self, programs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """The verdicts of (code, tests) pairs, in order; the slots work in parallel."""
-        jobs = [_Job(code, tests) for code, tests in programs]
+    def judge(
+        self, programs: Sequence[tuple[str, str]], cpu_seconds: Sequence[float] | None = None
+    ) -> list[Verdict]:
+        """The verdicts of (code, tests) pairs, in order; the slots work in parallel.
+
+        Args:
+            programs: the pairs.
+            cpu_seconds: for each of them its CPU limit, where that is below the setting's.
+        """
+        limits: Sequence[float | None] = (
+            [None] * len(programs) if cpu_seconds is None else cpu_seconds
+        )
+        jobs = [_Job(*program, limit) for program, limit in zip(programs, limits, strict=True)]
         with self._changed:
             if self._closed:
                 raise ValueError("the sandbox is closed")
@@ -121,7 +132,7 @@ class Sandbox:
         slot = self._slots[index]
         while (job := self._next(index)) is not None:
             try:
-                verdict = slot.judge(job.code, job.tests)
+                verdict = slot.judge(job.code, job.tests, job.cpu_seconds)
             except Exception as error:  # noqa: BLE001 - raised by `judge`, where somebody waits
                 slot.close()
                 job.done.set_exception(error)

@@ -17,6 +17,9 @@ from selfalign_ray.sandbox.report import one_line
 from selfalign_ray.sandbox.suspicion import gives_power
 from selfalign_ray.sandbox.verdict import Outcome, Reading, Verdict, read
 
+# Above a lower CPU limit: on a busy machine a sample waits for its turn. As 15 s are above 5 s.
+_WAITING_SECONDS = 5.0
+
 
 class Slot:
     """Judges one program at a time."""
@@ -33,13 +36,19 @@ class Slot:
         self._loads = loads_by_name(config.preload_if_named)
         self._named = re.compile("|".join(self._loads) or "$^")
 
-    def judge(self, code: str, tests: str) -> Verdict:
-        """Judges a program; `infra` if the slot could not run it to an end."""
+    def judge(self, code: str, tests: str, cpu_seconds: float | None = None) -> Verdict:
+        """Judges a program; `infra` if the slot could not run it to an end.
+
+        Args:
+            code: the solution.
+            tests: empty: the solution is run as a script.
+            cpu_seconds: a limit below the setting's; brings the wall limit down with it.
+        """
         if not (code or "").strip():
             outcome = Outcome(nonce=b"", stopped="syntax_error", reason="there is no code")
             return self._verdict(outcome, read(outcome, 0), "shared")
         try:
-            verdict = self._judge(code, tests or "")
+            verdict = self._judge(code, tests or "", limited(self._config, cpu_seconds))
         except StartError as error:
             outcome = Outcome(nonce=b"", infra=f"no zygote: {error}")
             verdict = self._verdict(outcome, read(outcome, 0), "shared")
@@ -53,30 +62,32 @@ class Slot:
             zygote.close()
         self._zygotes.clear()
 
-    def _judge(self, code: str, tests: str) -> Verdict:
+    def _judge(self, code: str, tests: str, config: SandboxConfig) -> Verdict:
         splittable = bool(tests.strip())
-        if self._config.assurance == "split" and splittable:
-            return self._split(code, tests)
+        if config.assurance == "split" and splittable:
+            return self._split(code, tests, config)
         zygote = self._zygote("run", code, tests)
         role = "run" if splittable else "script"
-        [outcome] = run_together([Execution(zygote, [code, tests], self._config, role)])
-        reading = read(outcome, self._config.cpu_seconds)
+        [outcome] = run_together([Execution(zygote, [code, tests], config, role)])
+        reading = read(outcome, config.cpu_seconds)
         if reading.verdict == "passed" and reading.report.suspicions:
-            if self._config.assurance == "auto" and splittable:
-                return self._confirmed(code, tests, self._verdict(outcome, reading, "shared"),
-                                       reading.report.suspicions)  # fmt: skip
+            if config.assurance == "auto" and splittable:
+                passed = self._verdict(outcome, reading, "shared")
+                return self._confirmed(code, tests, config, passed, reading.report.suspicions)
             reading = _with_suspicions(reading)
         return self._verdict(outcome, reading, "shared")
 
-    def _confirmed(self, code: str, tests: str, passed: Verdict, suspicions: list[str]) -> Verdict:
+    def _confirmed(
+        self, code: str, tests: str, config: SandboxConfig, passed: Verdict, suspicions: list[str]
+    ) -> Verdict:
         """A pass in one process, if two confirm it, or if false expectations fail in one."""
-        verdict = self._split(code, tests)
+        verdict = self._split(code, tests, config)
         if verdict.verdict in {"passed", "infra"}:
             return verdict
         if not any(map(gives_power, suspicions)):
-            false = control = self._run("falsify", code, tests)
+            false = control = self._run("falsify", code, tests, config)
             if false.report.text:
-                control = self._run("control", code, false.report.text)
+                control = self._run("control", code, false.report.text, config)
             if "infra" in {false.verdict, control.verdict}:
                 return replace(verdict, verdict="infra", detail="the control run broke")
             report = control.report
@@ -87,22 +98,22 @@ class Slot:
         detail = one_line(f"passed in one process, in two: {verdict.detail}")
         return replace(verdict, detail=detail)
 
-    def _run(self, role: str, code: str, tests: str) -> Reading:
+    def _run(self, role: str, code: str, tests: str, config: SandboxConfig) -> Reading:
         zygote = self._zygote("run", code, tests)
-        [outcome] = run_together([Execution(zygote, [code, tests], self._config, role)])
-        return read(outcome, self._config.cpu_seconds)
+        [outcome] = run_together([Execution(zygote, [code, tests], config, role)])
+        return read(outcome, config.cpu_seconds)
 
-    def _split(self, code: str, tests: str) -> Verdict:
+    def _split(self, code: str, tests: str, config: SandboxConfig) -> Verdict:
         """Runs code and tests in a process each; the tests' process decides."""
         first, second = (self._zygote(part, code, tests) for part in ("run", "solution"))
         ours, theirs = socket.socketpair()
         with ours, theirs:
             runs = [
-                Execution(first, ["", tests], self._config, "tests", [ours.fileno()]),
-                Execution(second, [code, ""], self._config, "solution", [theirs.fileno()]),
+                Execution(first, ["", tests], config, "tests", [ours.fileno()]),
+                Execution(second, [code, ""], config, "solution", [theirs.fileno()]),
             ]
         outcomes = run_together(runs)
-        of_tests, of_code = (read(outcome, self._config.cpu_seconds) for outcome in outcomes)
+        of_tests, of_code = (read(outcome, config.cpu_seconds) for outcome in outcomes)
         reading = of_tests
         if of_tests.verdict != "passed" and of_code.verdict != "passed":
             # The tests failed because the code did: what became of the code says more.
@@ -110,8 +121,8 @@ class Slot:
         outcome = outcomes[0]
         outcome.cpu_seconds += outcomes[1].cpu_seconds
         outcome.peak_memory_bytes = max(o.peak_memory_bytes for o in outcomes)
-        outcome.stdout = (outcomes[1].stdout + outcome.stdout)[: self._config.output_bytes]
-        outcome.stderr = (outcomes[1].stderr + outcome.stderr)[: self._config.output_bytes]
+        outcome.stdout = (outcomes[1].stdout + outcome.stdout)[: config.output_bytes]
+        outcome.stderr = (outcomes[1].stderr + outcome.stderr)[: config.output_bytes]
         return self._verdict(outcome, reading, "split")
 
     def _zygote(self, part: str, code: str, tests: str) -> Zygote:
@@ -144,6 +155,14 @@ class Slot:
             policy=self._policy,
             assurance=assurance,
         )
+
+
+def limited(config: SandboxConfig, cpu_seconds: float | None) -> SandboxConfig:
+    """The settings with a CPU limit that is lower, and a wall limit that fits it."""
+    if cpu_seconds is None or cpu_seconds >= config.cpu_seconds:
+        return config
+    wall = min(config.wall_seconds, cpu_seconds + _WAITING_SECONDS)
+    return replace(config, cpu_seconds=cpu_seconds, wall_seconds=wall)
 
 
 def with_named(plan: Mapping[str, Any], count: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import keyed_random
 from selfalign_ray.selection.config import ChooseConfig
+from selfalign_ray.validation.gates import GATED, measures_of
 
 Row = dict[str, Any]
 _COLUMNS = ("pass_rate", "sample_index", "final_instruction", "response", "code", "tests")
@@ -37,8 +38,9 @@ def choose(ds: Dataset, cfg: RunConfig) -> Dataset:
 
 def add_choice(batch: pa.Table, cfg: ChooseConfig, run_seed: int) -> pa.Table:
     """The batch with the columns of the chosen samples, and drop reasons."""
-    names = ["seed_id", "samples", "verdicts", "metrics", "sanitised", "drop_reason"]
-    chosen = [chosen_columns(row, cfg, run_seed) for row in batch.select(names).to_pylist()]
+    names = ["seed_id", "samples", "verdicts", *GATED, "sanitised", "drop_reason"]
+    known = batch.select([name for name in names if name in batch.column_names])
+    chosen = [chosen_columns(row, cfg, run_seed) for row in known.to_pylist()]
     columns = dict(zip(batch.column_names, batch.columns, strict=True))
     for name in (*_COLUMNS, "drop_reason"):
         values = [row[name] for row in chosen]
@@ -56,7 +58,7 @@ def chosen_columns(row: Row, cfg: ChooseConfig, run_seed: int) -> Row:
     if not choices:
         return {**nothing, "pass_rate": rate, "drop_reason": "no_choice"}
     if cfg.by == "best":
-        scores = {m["sample_index"]: score(m, cfg.score) for m in row["metrics"] or ()}
+        scores = {index: score(m, cfg.score) for index, m in measures_of(row).items()}
         best = max(scores.get(s["sample_index"], 0.0) for s in choices)
         choices = [s for s in choices if scores.get(s["sample_index"], 0.0) == best]
     text = keyed_random(run_seed, "choose", str(row["seed_id"])).choice(choices)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from selfalign_ray.schemas import METRICS
+from selfalign_ray.schemas import CROSS_EXECUTION, METRICS, STRENGTH
 from selfalign_ray.settings import setting
 
 
@@ -37,15 +37,18 @@ class ChooseConfig:
     """Which sample of an instruction becomes its response."""
 
     by: str = setting(choices=["random", "best"])  # best: the highest score, then random
-    score: dict[str, float]  # weights of columns of `metrics`; a null column counts as 0
+    score: dict[str, float]  # weights of columns of validation/gates.py; null counts as 0
 
     def problems(self) -> Iterator[tuple[str, str]]:
         numbers = [
-            f.name for f in METRICS if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)
+            f.name
+            for column in (METRICS, STRENGTH, CROSS_EXECUTION)
+            for f in column
+            if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)
         ]
         for name in self.score:
             if name not in numbers or name == "sample_index":
-                known = ", ".join(n for n in numbers if n != "sample_index")
+                known = ", ".join(n for n in dict.fromkeys(numbers) if n != "sample_index")
                 yield f"score.{name}", f"must be one of {known}"
         if self.by == "best" and not self.score:
             yield "score", "must weigh at least one column where `by` is best"

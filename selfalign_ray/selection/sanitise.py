@@ -26,7 +26,7 @@ from selfalign_ray.selection.texts import (
     unix_lines,
     without_tests,
 )
-from selfalign_ray.validation.metrics import passing
+from selfalign_ray.validation.gates import GATED, ungated
 
 Row = dict[str, Any]
 # In the order in which they are asked.
@@ -51,7 +51,7 @@ def sanitise(ds: Dataset, cfg: RunConfig) -> Dataset:
     show theirs, or none does.
 
     Args:
-        ds: `schemas.EXECUTED` rows.
+        ds: `schemas.CHECKED` rows; the columns of gates may be missing.
         cfg: the sections `selection.sanitise` and `recipe`.
 
     Returns:
@@ -106,10 +106,8 @@ def rules_of(cfg: SanitiseConfig, recipe: RecipeConfig) -> Rules:
 
 def add_sanitised(batch: pa.Table, rules: Rules, cfg: SanitiseConfig, run_seed: int) -> pa.Table:
     """The batch with the column `sanitised`, and drop reasons."""
-    names = ["seed_id", "instruction", "samples", "verdicts", "metrics", "drop_reason"]
-    if "judgements" in batch.column_names:  # rows made elsewhere need not have it
-        names.append("judgements")
-    rows = batch.select(names).to_pylist()
+    names = ["seed_id", "instruction", "samples", "verdicts", *GATED, "drop_reason"]
+    rows = batch.select([name for name in names if name in batch.column_names]).to_pylist()
     results = [sanitised_row(row, rules, cfg, run_seed) for row in rows]
     columns = dict(zip(batch.column_names, batch.columns, strict=True))
     columns["sanitised"] = pa.array(
@@ -132,7 +130,8 @@ def sanitised_row(
     draw = keyed_random(run_seed, "sanitise", str(row["seed_id"])).random()
     shown = cfg.shown_tests_max_asserts if draw < cfg.shown_tests_share else 0
     found = []
-    for sample, asserts in ungated(row):
+    for sample, measures in ungated(row):
+        asserts = measures.get("asserts") or 0
         response, reason = sanitised_response(sample, rules, cfg)
         tests = unix_lines(sample["tests"] or "") if 0 < asserts <= shown else ""
         found.append(
@@ -144,16 +143,6 @@ def sanitised_row(
             }
         )
     return found, _most_frequent([sample["drop_reason"] for sample in found])
-
-
-def ungated(row: Row) -> Iterator[tuple[Row, int]]:
-    """The samples that passed and that no gate refused, each with its number of asserts."""
-    metrics = {m["sample_index"]: m for m in row["metrics"] or ()}
-    judged = {j["sample_index"]: j["gate"] for j in row.get("judgements") or ()}
-    for sample in passing(row):
-        measures = metrics.get(sample["sample_index"], {})
-        if measures.get("gate") is None and judged.get(sample["sample_index"]) is None:
-            yield sample, measures.get("asserts") or 0
 
 
 def instruction_reason(instruction: str, rules: Rules, cfg: SanitiseConfig) -> str | None:

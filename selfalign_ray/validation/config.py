@@ -53,9 +53,40 @@ class JudgeConfig:
 
 
 @dataclass(kw_only=True)
+class StrengthConfig:
+    """Stubs, mutants and coverage of passing samples, and the gates on them.
+
+    Gates are as in `metrics`. The sandboxes are those of `execution`.
+    """
+
+    enabled: bool
+    max_chars: int = setting(ge=1)  # of code or tests; of longer ones nothing is measured
+    mutants: int = setting(ge=0)  # of a sample, at most
+    cpu_seconds: float = setting(gt=0)  # of a stub or mutant, or what follows if that is more
+    cpu_multiple: float = setting(ge=1)  # of the solution's own CPU time
+    max_lookup_share: float | None = setting(ge=0, le=1)  # answers_by_lookup
+    refuse_passing_stubs: bool  # weak_tests
+    min_killed_share: float | None = setting(ge=0, le=1)  # few_killed
+    min_line_coverage: float | None = setting(ge=0, le=1)  # uncovered_lines
+    min_branch_coverage: float | None = setting(ge=0, le=1)  # uncovered_branches
+
+
+@dataclass(kw_only=True)
+class CrossExecutionConfig:
+    """Each solution of an instruction against the tests of all its samples."""
+
+    enabled: bool
+    max_samples: int = setting(ge=2)  # of an instruction; the runs grow with its square
+    max_chars: int = setting(ge=1)  # of code or tests; in longer ones no mismatch is looked for
+    min_agreement: float | None = setting(ge=0, le=1)  # disagreement
+
+
+@dataclass(kw_only=True)
 class ValidationConfig:
     """The group `validation`: one section a stage, in pipeline order."""
 
     execution: ExecutionConfig
     metrics: MetricsConfig
+    strength: StrengthConfig
+    cross_execution: CrossExecutionConfig
     judge: JudgeConfig

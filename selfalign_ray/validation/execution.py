@@ -7,15 +7,14 @@ import time
 from typing import Any
 
 import pyarrow as pa
-import ray
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import Dataset
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
-from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.sandbox.verdict import Verdict
-from selfalign_ray.watch.tally import count, flush, gauge
+from selfalign_ray.validation.sandboxes import in_sandboxes
+from selfalign_ray.watch.tally import count
 
 Row = dict[str, Any]
 _COLUMNS = frozenset(field.name for field in schemas.VERDICT)
@@ -34,43 +33,25 @@ def execution(ds: Dataset | None, cfg: RunConfig) -> Dataset:
         sandbox itself failed on one of them; no_passing_sample.
     """
     assert ds is not None
-    section = cfg.validation.execution
-    most = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    blocks = ds.repartition(target_num_rows_per_block=section.rows_per_block)
-    return blocks.map_batches(
-        _SandboxActor,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=section.actors or 1, max_size=section.actors or most),
-        num_cpus=section.num_cpus,
-        fn_constructor_kwargs={"config": cfg.sandbox},
-    )
+    return in_sandboxes(ds, "execution", add_verdicts, cfg.sandbox, cfg.validation.execution)
 
 
-class _SandboxActor:
-    """One sandbox with its slots; the samples of a block are judged together."""
-
-    def __init__(self, *, config: SandboxConfig) -> None:
-        self._sandbox = Sandbox(config)
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        rows = block.to_pylist()
-        gauge("execution", rows_in_flight=len(rows))
-        programs = [(row, sample) for row in rows for sample in executable(row)]
-        began = time.monotonic()
-        verdicts = self._sandbox.judge([(s["code"], s["tests"]) for _, s in programs])
-        count("execution", busy_seconds=time.monotonic() - began)
-        for row in rows:
-            row["verdicts"] = row.get("verdicts") or []
-        for (row, sample), verdict in zip(programs, verdicts, strict=True):
-            row["verdicts"].append(verdict_row(sample["sample_index"], verdict))
-            count("execution", samples=1, cpu_seconds=verdict.cpu_seconds, **{verdict.verdict: 1})
-        for row in rows:
-            row["drop_reason"] = row["drop_reason"] or reason_of(row["verdicts"])
-        count("execution", rows=len(rows))
-        gauge("execution", rows_in_flight=0)
-        flush()  # the actor is killed right after its last block
-        return pa.Table.from_pylist(rows, schema=schemas.JUDGED)
+def add_verdicts(block: pa.Table, sandbox: Sandbox) -> pa.Table:
+    """The block with the verdicts of all its samples, which are judged together."""
+    rows = block.to_pylist()
+    programs = [(row, sample) for row in rows for sample in executable(row)]
+    began = time.monotonic()
+    verdicts = sandbox.judge([(s["code"], s["tests"]) for _, s in programs])
+    count("execution", busy_seconds=time.monotonic() - began)
+    for row in rows:
+        row["verdicts"] = row.get("verdicts") or []
+    for (row, sample), verdict in zip(programs, verdicts, strict=True):
+        row["verdicts"].append(verdict_row(sample["sample_index"], verdict))
+        count("execution", samples=1, cpu_seconds=verdict.cpu_seconds, **{verdict.verdict: 1})
+    for row in rows:
+        row["drop_reason"] = row["drop_reason"] or reason_of(row["verdicts"])
+    count("execution", rows=len(rows))
+    return pa.Table.from_pylist(rows, schema=schemas.JUDGED)
 
 
 def executable(row: Row) -> list[Row]:

@@ -27,7 +27,7 @@ from selfalign_ray.hops.generate import through_engines
 from selfalign_ray.hops.shots import Example, named, read_examples
 from selfalign_ray.ids import keyed_int, keyed_random
 from selfalign_ray.validation.config import JudgeConfig
-from selfalign_ray.validation.metrics import passing
+from selfalign_ray.validation.gates import reason_of, ungated
 from selfalign_ray.watch.tally import count
 
 log = logging.getLogger(__name__)
@@ -39,23 +39,23 @@ _NOTHING = Sampling(temperature=0.0, top_p=1.0, n=1, max_tokens=1, stop=())
 
 
 def judge(ds: Dataset | None, cfg: RunConfig) -> Dataset:
-    """Adds `judgements`, one for each sample that passed and that no gate refused.
+    """Adds `judge`, a value for each sample that passed and that no gate refused.
 
     Args:
-        ds: `schemas.EXECUTED` rows.
+        ds: `schemas.EXECUTED` or `schemas.CHECKED` rows.
         cfg: the section `validation.judge`, and the model and engine of the run.
 
     Returns:
-        The same rows, in any order. A sample whose `yes` is below `min_yes`, or unknown, has the
-        gate judged_no; a row all of whose samples have a gate has it as drop_reason. What the
-        engine refuses is null, and no other reason to drop a row.
+        `schemas.CHECKED` rows, as many as came in, in any order. A sample whose `yes` is below
+        `min_yes`, or unknown, has the gate judged_no; a row all of whose samples have a gate has
+        it as drop_reason. What the engine refuses is null, and no other reason to drop a row.
 
     Raises:
         UserError: the engines cannot be had.
     """
     examples = shots_of(cfg)
     work = partial(_judging, cfg=cfg.validation.judge, examples=examples, run_seed=cfg.run_seed)
-    return through_engines(ds, cfg, "judge", work, schemas.EXECUTED)
+    return through_engines(ds, cfg, "judge", work, schemas.CHECKED)
 
 
 def check_judge(cfg: RunConfig) -> None:
@@ -156,8 +156,7 @@ async def judged(
     Raises:
         EngineDiedError: no engine is left.
     """
-    gates = {m["sample_index"]: m["gate"] for m in row["metrics"] or ()}
-    samples = [s for s in passing(row) if gates.get(s["sample_index"]) is None]
+    samples = [sample for sample, _ in ungated(row)]
     seed = keyed_int(48, run_seed, "judge", str(row["seed_id"]))
     found = await asyncio.gather(
         *(_judgement(sample, questions.prompts(row, sample, seed), engine) for sample in samples)
@@ -165,10 +164,10 @@ async def judged(
     for judgement in found:
         too_low = cfg.min_yes is not None and (judgement["yes"] or 0.0) < cfg.min_yes
         judgement["gate"] = "judged_no" if too_low else None
-    refused = bool(found) and all(judgement["gate"] for judgement in found)
-    reason = "judged_no" if refused else row["drop_reason"]
+    row = {**row, "judge": list(found)}
+    reason = reason_of(row, "judge", ["judged_no"])
     count("judge", rows=1, samples=len(found), kept=int(reason is None))
-    return {**row, "judgements": list(found), "drop_reason": reason}
+    return {**row, "drop_reason": reason}
 
 
 async def _judgement(sample: Row, prompts: Sequence[Prompt], engine: Engine) -> Row:

@@ -189,7 +189,8 @@ class Progress:
             facts += self._hop_facts(names, running)
         if "execution" in names:
             facts += self._verdict_facts()
-        return facts
+        runs = sum(self._amounts(name).get("runs", 0) for name in names)
+        return [*facts, *([f"{runs:,.0f} sandbox runs"] if runs else [])]
 
     def amount(self, stage: StageProgress) -> str:
         """What a fused stage has counted, in its own unit; empty where it counts nothing."""

@@ -87,6 +87,13 @@ def test_what_refused_passing_samples(write_run: Callable[..., Path]) -> None:
     assert figures.refused == {"trivial_tests": 1, "bad_fence": 1}
 
 
+def test_what_refused_samples_for_their_tests(write_run: Callable[..., Path]) -> None:
+    chosen = stages_of_a_run()["duplicates"][2]
+    chosen[0]["strength"] = [{"sample_index": 0, "gate": None, "killed_share": 0.5}]
+    figures = figures_of(write_run(duplicates=chosen))
+    assert figures.measures["killed_share"].mean == 0.5
+
+
 def test_a_run_of_seeds_alone(write_run: Callable[..., Path]) -> None:
     figures = figures_of(write_run(), TABLE[: TABLE.index("sample") + 1])
     assert figures.hops == {}

@@ -135,6 +135,16 @@ def test_a_timeout_tells_which_tests_had_run(configured):
     assert (verdict.asserts_run, verdict.asserts_total) == (2, 4)
 
 
+def test_a_program_may_have_less_cpu_time_than_the_others(sandbox):
+    endless = ("def f(): pass", "while True: f()")
+    slow = ("def f(): return sum(range(10**7))", "assert f()")
+    began = time.monotonic()
+    first, second, third = sandbox.judge([endless, slow, ADD], [0.3, 100.0, 0.3])
+    assert (first.verdict, second.verdict, third.verdict) == ("timeout", "passed", "passed")
+    assert 0.3 <= first.cpu_seconds < 1
+    assert time.monotonic() - began < 10, "the wall limit comes down too"
+
+
 def test_a_verdict_says_what_held_and_what_it_cost(sandbox):
     [verdict] = sandbox.judge([ADD])
     about = sandbox.describe()

@@ -3,7 +3,8 @@ import pytest
 
 from selfalign_ray import schemas
 from selfalign_ray.sandbox.__main__ import settings
-from selfalign_ray.validation.execution import _SandboxActor, executable, reason_of
+from selfalign_ray.sandbox.pool import Sandbox
+from selfalign_ray.validation.execution import add_verdicts, executable, reason_of
 
 GOOD, WRONG = "def f(): return 1", "def f(): return 2"
 
@@ -47,8 +48,8 @@ def test_the_samples_of_a_block_are_judged_together_and_no_row_is_lost():
     ]
     fields = [f for f in schemas.HOPS if f.name in {"samples", "drop_reason"}]
     block = pa.Table.from_pylist(rows, schema=pa.schema(fields))
-    actor = _SandboxActor(config=settings({"slots": 2}))
-    out = actor(block).to_pylist()
+    with Sandbox(settings({"slots": 2})) as sandbox:
+        out = add_verdicts(block, sandbox).to_pylist()
     assert [r["drop_reason"] for r in out] == [None, "no_passing_sample", "engine_error"]
     first = {v["sample_index"]: v["verdict"] for v in out[0]["verdicts"]}
     assert first == {0: "assertion", 2: "passed", 3: "syntax_error"}

@@ -75,7 +75,7 @@ def likes(good):
 
 def test_a_sample_gets_the_probability_of_yes_and_its_instruction_s_likelihood(cfg):
     made = run(cfg, Scores(likes("return 1")), row(["def one():\n    return 1", "def one(): ..."]))
-    first, second = made["judgements"]
+    first, second = made["judge"]
     assert first == {
         "sample_index": 0,
         "yes": pytest.approx(0.9),
@@ -84,7 +84,7 @@ def test_a_sample_gets_the_probability_of_yes_and_its_instruction_s_likelihood(c
     }
     assert second["yes"] == pytest.approx(0.1)
     assert made["drop_reason"] is None
-    pa.array([made["judgements"]], schemas.EXECUTED.field("judgements").type)
+    pa.array([made["judge"]], schemas.CHECKED.field("judge").type)
 
 
 def test_the_question_shows_right_and_wrong_programs_and_ends_before_the_answer(cfg):
@@ -110,9 +110,9 @@ def test_only_samples_that_passed_and_have_no_gate_are_asked_about(cfg):
     engine = Scores(likes("x"))
     codes = ["passed", "gated", "failed"]
     made = run(cfg, engine, row(codes, gates={1: "pep8"}, verdicts={2: "assertion"}))
-    assert [j["sample_index"] for j in made["judgements"]] == [0]
+    assert [j["sample_index"] for j in made["judge"]] == [0]
     dropped = run(cfg, engine, row(codes, drop_reason="trivial_tests"))
-    assert dropped["judgements"] == []
+    assert dropped["judge"] == []
     assert dropped["drop_reason"] == "trivial_tests"
     assert len(engine.asked) == 3
 
@@ -130,14 +130,14 @@ def test_a_gate_refuses_what_is_unlikely_and_a_row_without_any_other(
     cfg, codes, min_yes, gates, reason
 ):
     made = run(cfg, Scores(likes("good")), row(codes), min_yes=min_yes)
-    assert [j["gate"] for j in made["judgements"]] == gates
+    assert [j["gate"] for j in made["judge"]] == gates
     assert made["drop_reason"] == reason
 
 
 def test_what_the_engine_refuses_is_unknown_and_passes_no_gate(cfg):
     engine = Scores(lambda _: PromptTooLongError("too long"))
     made = run(cfg, engine, row(["code"]))
-    assert made["judgements"] == [
+    assert made["judge"] == [
         {"sample_index": 0, "yes": None, "instruction_logprob": None, "gate": None}
     ]
     assert made["drop_reason"] is None

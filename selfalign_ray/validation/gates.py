@@ -1,0 +1,46 @@
+"""The gates on samples that passed: which samples are left, and why a row has none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from selfalign_ray.validation.metrics import passing
+
+Row = dict[str, Any]
+# Columns with a value for each sample, `gate` among its fields. A row may lack some.
+GATED = ("metrics", "strength", "cross_execution", "judge")
+
+
+def measures_of(row: Row) -> dict[int, Row]:
+    """By sample_index what each of these columns says of the sample, in one; the first gate."""
+    found: dict[int, Row] = {}
+    for column in GATED:
+        for measured in row.get(column) or ():
+            into = found.setdefault(measured["sample_index"], {"gate": None})
+            gate = into["gate"] or measured.get("gate")
+            into.update(measured, gate=gate)
+    return found
+
+
+def ungated(row: Row) -> Iterator[tuple[Row, Row]]:
+    """The samples of a kept row that passed and that no gate refused, each with its measures."""
+    measures = measures_of(row)
+    for sample in passing(row):
+        found = measures.get(sample["sample_index"], {})
+        if found.get("gate") is None:
+            yield sample, found
+
+
+def reason_of(row: Row, column: str, order: Sequence[str]) -> str | None:
+    """Why a row with this column filled in stops, where no sample is left.
+
+    It is the gate of the column that refused most of its samples, the first in `order` of equals;
+    None where a sample is left or the column refused none.
+    """
+    had: str | None = row["drop_reason"]
+    gates = Counter(str(m["gate"]) for m in row[column] or () if m["gate"] is not None)
+    if had is not None or not gates or next(ungated(row), None) is not None:
+        return had
+    return min(gates, key=lambda gate: (-gates[gate], order.index(gate)))

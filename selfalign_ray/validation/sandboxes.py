@@ -1,0 +1,55 @@
+"""The sandboxes of a stage: Ray actors, one pool of slots each, that work on blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, Dataset
+
+from selfalign_ray.sandbox.config import SandboxConfig
+from selfalign_ray.sandbox.pool import Sandbox
+from selfalign_ray.validation.config import ExecutionConfig
+from selfalign_ray.watch.tally import flush, gauge
+
+Work = Callable[[pa.Table, Sandbox], pa.Table]
+
+
+def in_sandboxes(
+    ds: Dataset, stage: str, work: Work, sandbox: SandboxConfig, pool: ExecutionConfig
+) -> Dataset:
+    """The blocks that `work` makes of each block, as many rows as came in, in any order.
+
+    Args:
+        ds: any rows.
+        stage: whose `rows_in_flight` are told.
+        work: given a block and a sandbox.
+        sandbox: what each sandbox enforces.
+        pool: how many there are, and how many rows a block has.
+    """
+    most = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    blocks = ds.repartition(target_num_rows_per_block=pool.rows_per_block)
+    return blocks.map_batches(
+        _SandboxActor,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=pool.actors or 1, max_size=pool.actors or most),
+        num_cpus=pool.num_cpus,
+        fn_constructor_kwargs={"stage": stage, "work": work, "config": sandbox},
+    )
+
+
+class _SandboxActor:
+    """One sandbox with its slots; the programs of a block are judged together."""
+
+    def __init__(self, *, stage: str, work: Work, config: SandboxConfig) -> None:
+        self._stage, self._work = stage, work
+        self._sandbox = Sandbox(config)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        gauge(self._stage, rows_in_flight=block.num_rows)
+        done = self._work(block, self._sandbox)
+        gauge(self._stage, rows_in_flight=0)
+        flush()  # the actor is killed right after its last block
+        return done
