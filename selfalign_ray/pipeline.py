@@ -28,7 +28,7 @@ from selfalign_ray.seeds.read import read
 from selfalign_ray.seeds.sample import sample
 from selfalign_ray.seeds.typecheck import typecheck
 from selfalign_ray.seeds.unique import unique
-from selfalign_ray.selection.balance import balance
+from selfalign_ray.selection.balance import balance, needed
 from selfalign_ray.selection.choose import choose
 from selfalign_ray.selection.diversity import check_diversity, diversity
 from selfalign_ray.selection.duplicates import duplicates
@@ -112,13 +112,13 @@ def stages(cfg: RunConfig) -> list[Stage]:
             "duplicates",
             duplicates,
             schemas.SELECTED,
-            ("instruction", "final_instruction", "response", "code"),
+            ("instruction", "code"),
             lambda c: c.selection.duplicates,
             saves=True,
         ),
         *_optional(cfg, "novelty", novelty, ("instruction",)),
         *_optional(cfg, "diversity", diversity, ("instruction",)),
-        *_optional(cfg, "balance", balance, ("difficulty_bin", "concepts")),
+        *_optional(cfg, "balance", balance, needed(cfg.selection.balance)),
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from selfalign_ray import pipeline, schemas
 from selfalign_ray.errors import UserError
-from selfalign_ray.report.report import report
+from selfalign_ray.report.report import REPORT, report
 from selfalign_ray.stage import Saved
 from selfalign_ray.watch.display import Display
 
@@ -274,7 +274,7 @@ def test_rows_of_k_solutions_pass_every_stage_of_selection(ray_local, config, tm
     ids = [(r["row_id"], r["sample_index"]) for r in map(json.loads, lines)]
     assert len(set(ids)) == 4
     assert ids == sorted(ids)
-    assert "DO NOT ADD UP" not in (Path(cfg.run_dir) / "report.md").read_text()
+    assert "DO NOT ADD UP" not in (Path(cfg.run_dir) / REPORT).read_text()
     paper = config("selection=paper")
     assert [stage.name for stage in pipeline.stages(paper)][-1] == "duplicates"
     whole = config("stages.until=selection", "selection.diversity.enabled=true")

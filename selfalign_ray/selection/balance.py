@@ -50,6 +50,13 @@ def balance(ds: Dataset, cfg: RunConfig) -> Dataset:
     )
 
 
+def needed(cfg: BalanceConfig) -> tuple[str, ...]:
+    """The columns without which there is nothing to balance."""
+    by_bin = cfg.difficulty_rows is not None or cfg.difficulty_share is not None
+    by_concept = cfg.concept_rows is not None or cfg.concept_share is not None
+    return (*(("difficulty_bin",) if by_bin else ()), *(("concepts",) if by_concept else ()))
+
+
 def kept_rows(batch: pa.Table) -> pa.Table:
     """The rows that are not dropped before."""
     return batch.filter(pc.is_null(batch["drop_reason"])).select(_COLUMNS[:-1])

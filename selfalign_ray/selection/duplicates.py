@@ -135,7 +135,8 @@ def pair_key(row: Row) -> str:
     tree = parse(row["code"] or "")
     found = [] if tree is None else [one.node for one in definitions(tree)]
     names = {node.name for node in found if not isinstance(node, ast.ClassDef)}
-    return content_id("pair", row["final_instruction"], row["response"], *sorted(names))
+    instruction = row["final_instruction"] or row["instruction"]  # rows made elsewhere
+    return content_id("pair", instruction, row["response"], *sorted(names))
 
 
 def instruction_key(row: Row) -> str:

@@ -185,7 +185,14 @@ def test_by_code_every_row_counts() -> None:
 
 def test_a_pair_is_instruction_response_and_names_to_the_letter() -> None:
     def key(instruction: str, response: str, code: str) -> str:
-        return pair_key({"final_instruction": instruction, "response": response, "code": code})
+        return pair_key(
+            {
+                "final_instruction": instruction,
+                "instruction": "",
+                "response": response,
+                "code": code,
+            }
+        )
 
     one = key("Sort.", "A", "def f(): pass\n\ndef g(): pass")
     assert one == key("Sort.", "A", "class C:\n    def g(self): ...\n\ndef f(): return 1")
@@ -193,6 +200,8 @@ def test_a_pair_is_instruction_response_and_names_to_the_letter() -> None:
     assert one != key("Sort.", "B", "def f(): pass\n\ndef g(): pass")
     assert one != key("Sort.", "A", "def f(): pass\n\ndef h(): pass")
     assert key("", "", "def f(:") == key("", "", "x")
+    elsewhere = {"final_instruction": None, "instruction": "Sort.", "response": "A", "code": None}
+    assert pair_key(elsewhere) == key("Sort.", "A", "")
 
 
 def test_texts_for_near_copies_are_of_kept_rows_and_whole() -> None:
