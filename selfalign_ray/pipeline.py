@@ -28,8 +28,11 @@ from selfalign_ray.seeds.read import read
 from selfalign_ray.seeds.sample import sample
 from selfalign_ray.seeds.typecheck import typecheck
 from selfalign_ray.seeds.unique import unique
+from selfalign_ray.selection.balance import balance, needed
 from selfalign_ray.selection.choose import choose
+from selfalign_ray.selection.diversity import check_diversity, diversity
 from selfalign_ray.selection.duplicates import duplicates
+from selfalign_ray.selection.novelty import novelty
 from selfalign_ray.selection.sanitise import sanitise
 from selfalign_ray.settings import deciding
 from selfalign_ray.stage import KEPT, Saved, Stage, fingerprint_of, now
@@ -117,6 +120,9 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: c.selection.duplicates,
             saves=True,
         ),
+        *_optional(cfg, "novelty", novelty, ("instruction",)),
+        *_optional(cfg, "diversity", diversity, ("instruction",)),
+        *_optional(cfg, "balance", balance, needed(cfg.selection.balance)),
     ]
 
 
@@ -133,6 +139,8 @@ def check(cfg: RunConfig) -> None:
             check_hop(cfg, stage.hop)
     if any(stage.name.endswith("decontamination") for stage in selected(cfg)):
         read_benchmarks(cfg.decontamination)
+    if any(stage.name == "diversity" for stage in selected(cfg)):
+        check_diversity(cfg.selection.diversity)
 
 
 def run(cfg: RunConfig, display: Display, *, keep_engines: bool = False) -> Saved:
@@ -253,6 +261,7 @@ def _index(names: list[str], name: str, key: str) -> int:
         "seeds": "sample",
         "hops": "responses",
         "validation": names[names.index("sanitise") - 1],
+        "selection": names[-1],
     }
     name = ends.get(name, name)
     if name not in names:
@@ -287,6 +296,18 @@ def _stage(
     name: str, run: Any, gives: Any, needs: tuple[str, ...], decides: Any, *, saves: bool = False
 ) -> Stage:
     return Stage(name=name, run=run, gives=gives, needs=needs, decides=decides, saves=saves)
+
+
+def _optional(cfg: RunConfig, name: str, run: Any, needs: tuple[str, ...]) -> list[Stage]:
+    """A stage of selection that is there where its section is enabled: it would copy every row."""
+    if not getattr(cfg.selection, name).enabled:
+        return []
+    decides = partial(_section_of_selection, name=name)
+    return [_stage(name, run, schemas.SELECTED, needs, decides, saves=True)]
+
+
+def _section_of_selection(cfg: RunConfig, name: str) -> Any:
+    return getattr(cfg.selection, name)
 
 
 def _hop(name: str, needs: tuple[str, ...], *, saves: bool = False) -> Stage:

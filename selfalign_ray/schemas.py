@@ -25,7 +25,13 @@ ORIGIN = (
 )
 DROP_REASON = pa.field("drop_reason", pa.string())  # why the row stops; null while it is kept
 # What supports a drop_reason: of use in the stage that gives it alone.
-EVIDENCE = ("type_error", "near_duplicate_of", "near_duplicate_jaccard", "benchmark_hits")
+EVIDENCE = (
+    "type_error",
+    *("near_duplicate_of", "near_duplicate_jaccard"),
+    "benchmark_hits",
+    *("not_novel_of", "rouge_l"),
+    "cluster",
+)
 
 # A benchmark's text in a row, with the evidence.
 BENCHMARK_HIT = pa.struct(
@@ -252,18 +258,26 @@ SANITISED = pa.struct(
     ]
 )
 
-# One row an instruction, with the response that was chosen.
+# One row an instruction with the response that was chosen, or up to `choose.k` rows, each with one
+# of its own: (row_id, sample_index) is the row's identity from here on.
 SELECTED = pa.schema(
     [
         *(field for field in CHECKED if field.name != "drop_reason"),
         pa.field("sanitised", pa.list_(SANITISED)),
         pa.field("pass_rate", pa.float64()),  # of the samples that the sandbox did not fail on
+        pa.field("difficulty_bin", pa.int32()),  # of the pass rate; 0 is the hardest
+        pa.field("choice", pa.int32()),  # of the instruction's rows, from 0; the best first
         pa.field("sample_index", pa.int32()),  # of the chosen sample, as all that follows
         pa.field("final_instruction", pa.string()),  # `instruction`, perhaps with the tests
         pa.field("response", pa.string()),  # sanitised
         pa.field("code", pa.string()),  # as executed
         pa.field("tests", pa.string()),  # as executed
         pa.field("benchmark_hits", pa.list_(BENCHMARK_HIT)),  # of all these texts
+        pa.field("near_duplicate_of", pa.string()),  # seed_id of the kept one that it resembles
+        pa.field("near_duplicate_jaccard", pa.float32()),  # of the two
+        pa.field("not_novel_of", pa.string()),  # seed_id of the first kept instruction like it
+        pa.field("rouge_l", pa.float64()),  # of the two
+        pa.field("cluster", pa.int32()),  # of the instruction's embedding, where diversity asks
         DROP_REASON,
     ]
 )

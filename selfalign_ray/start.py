@@ -85,7 +85,7 @@ def adopted(row: Row, stage: Stage, source: str, heading: str | None) -> Row:
     )
     known["source"] = known.get("source") or source
     known["path"] = known.get("path") or source
-    lacking = [need for need in stage.needs if not known.get(need)]
+    lacking = [need for need in stage.needs if known.get(need) in (None, "", [])]
     known["drop_reason"] = known.get("drop_reason") or (f"no_{lacking[0]}" if lacking else None)
     return known
 

@@ -11,6 +11,7 @@ import pytest
 
 from selfalign_ray import pipeline, schemas
 from selfalign_ray.errors import UserError
+from selfalign_ray.report.report import REPORT, report
 from selfalign_ray.stage import Saved
 from selfalign_ray.watch.display import Display
 
@@ -37,6 +38,7 @@ SAVED = (
     "metrics",
     "strength",
     "duplicates",
+    "novelty",
 )
 
 
@@ -88,13 +90,13 @@ def rows_of(cfg, stage):
 def test_functions_become_a_data_set_and_no_row_is_lost(ray_local, config):
     cfg = config()
     last = run(cfg)
-    assert last.name == "duplicates"
+    assert last.name == "novelty"
     counts = {name: manifest["rows"] for name, manifest in manifests(cfg).items()}
     for above, below in itertools.pairwise(SAVED):
         assert sum(counts[below].values()) == counts[above]["kept"], (above, below)
     assert counts["unique"] == {"kept": 6, "duplicate_seed": 1}
-    assert counts["duplicates"]["kept"] > 0
-    kept = [row for row in rows_of(cfg, "duplicates") if row["drop_reason"] is None]
+    assert counts["novelty"]["kept"] > 0
+    kept = [row for row in rows_of(cfg, "novelty") if row["drop_reason"] is None]
     for row in kept:
         assert row["licenses"] == ["MIT"]
         assert row["repository"]
@@ -240,6 +242,63 @@ def test_responses_made_elsewhere_are_executed_and_judged(ray_local, config, tmp
     assert reasons["Write f 1."] == "no_passing_sample"
     assert reasons["Write f 2."] is not None
     assert rows_of(cfg, "duplicates")[0]["code"].startswith("def f(x)")
+
+
+@pytest.mark.ray
+def test_rows_of_k_solutions_pass_every_stage_of_selection(ray_local, config, tmp_path):
+    def row(n, instruction):
+        indexes = range(4)
+        return {
+            "seed_id": f"s{n}",
+            "instruction": instruction,
+            "concepts": [f"concept {n}"],
+            "samples": [
+                {
+                    "sample_index": i,
+                    "code": f"def f(x):\n    return x + {n}{i}",
+                    "tests": "",
+                    "text": "",
+                }
+                for i in indexes
+            ],
+            "verdicts": [{"sample_index": i, "verdict": "passed"} for i in indexes],
+            "metrics": [{"sample_index": i, "asserts": i} for i in indexes],
+            "sanitised": [
+                {"sample_index": i, "instruction": instruction, "response": f"{n} {i}"}
+                for i in indexes
+            ],
+        }
+
+    texts = ["Sort a list of numbers.", "sort  a list of Numbers.", "Sort a list of the numbers."]
+    texts += ["Parse a date and say which weekday it is.", "Fetch a page and count its links."]
+    path = tmp_path / "made.jsonl"
+    path.write_text("".join(json.dumps(row(n, text)) + "\n" for n, text in enumerate(texts)))
+    cfg = config(
+        *("start.stage=choose", f"start.rows='{path}'", "selection.choose.k=3"),
+        *("selection.diversity.enabled=true", "selection.diversity.clusters=2"),
+        *("selection.diversity.cap=1", "selection.duplicates.near.enabled=false"),
+        *("selection.balance.enabled=true", "selection.balance.difficulty_share=null"),
+        *("selection.balance.concept_share=null", "selection.balance.concept_rows=2"),
+    )
+    assert run(cfg).name == "balance"
+    names = ("duplicates", "novelty", "diversity", "balance")
+    counts = {name: manifest["rows"] for name, manifest in manifests(cfg, names).items()}
+    assert counts == {
+        "duplicates": {"kept": 12, "duplicate_instruction": 3},
+        "novelty": {"kept": 9, "not_novel": 3},
+        "diversity": {"kept": 6, "over_cluster": 3},
+        "balance": {"kept": 4, "over_concept": 2},
+    }
+    report(cfg, Path(cfg.run_dir), None)
+    lines = (Path(cfg.run_dir) / "instruction_dataset.jsonl").read_text().splitlines()
+    ids = [(r["row_id"], r["sample_index"]) for r in map(json.loads, lines)]
+    assert len(set(ids)) == 4
+    assert ids == sorted(ids)
+    assert "DO NOT ADD UP" not in (Path(cfg.run_dir) / REPORT).read_text()
+    paper = config("selection=paper")
+    assert [stage.name for stage in pipeline.stages(paper)][-1] == "duplicates"
+    whole = config("stages.until=selection", "selection.diversity.enabled=true")
+    assert [stage.name for stage in pipeline.selected(whole)][-2:] == ["novelty", "diversity"]
 
 
 @pytest.mark.ray

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from selfalign_ray.ids import keyed_int
 from selfalign_ray.report.exports import DATASET_COLUMNS, dataset_row, dataset_stage
 from selfalign_ray.report.md import fenced
 from selfalign_ray.report.saved import Row, SavedStage, to_rows
+
+_ID = ("row_id", "sample_index")
 
 
 def pick(stages: Sequence[SavedStage], number: int, run_seed: int) -> list[Row]:
@@ -19,13 +21,14 @@ def pick(stages: Sequence[SavedStage], number: int, run_seed: int) -> list[Row]:
     best = heapq.nsmallest(
         number,
         (
-            (keyed_int(63, run_seed, "report", row_id), row_id)
-            for batch in stage.batches(["row_id"], dropped=False)
-            for row_id in batch["row_id"].to_pylist()
+            (keyed_int(63, run_seed, "report", row_id), row_id, sample_index or 0)
+            for batch in stage.batches(list(_ID), dropped=False)
+            for row_id, sample_index in zip(*(batch[n].to_pylist() for n in _ID), strict=True)
         ),
     )
-    wanted = {row_id: place for place, (_, row_id) in enumerate(best)}
-    return sorted(_rows(stage, wanted), key=lambda row: wanted[row["row_id"]])
+    wanted = {(row_id, index): place for place, (_, row_id, index) in enumerate(best)}
+    found = _rows(stage, wanted)
+    return sorted(found, key=lambda row: wanted[row["row_id"], row["sample_index"] or 0])
 
 
 def show(row: Row, number: int, limit: int) -> str:
@@ -54,9 +57,9 @@ def show(row: Row, number: int, limit: int) -> str:
     return "\n\n".join(parts)
 
 
-def _rows(stage: SavedStage, wanted: dict[str, int]) -> Iterator[Row]:
+def _rows(stage: SavedStage, wanted: Mapping[tuple[str, int], int]) -> Iterator[Row]:
     for batch in stage.batches(DATASET_COLUMNS, dropped=False):
-        ids = batch["row_id"].to_pylist()
-        chosen = [index for index, row_id in enumerate(ids) if row_id in wanted]
+        ids = zip(*(batch[name].to_pylist() for name in _ID), strict=True)
+        chosen = [n for n, (row_id, index) in enumerate(ids) if (row_id, index or 0) in wanted]
         if chosen:
             yield from (dataset_row(row) for row in to_rows(batch.take(chosen)))

@@ -65,8 +65,8 @@ def write_exports(run_dir: Path, stages: Sequence[SavedStage], sort_mb: int) -> 
 
 
 def dataset_stage(stages: Sequence[SavedStage]) -> SavedStage | None:
-    """The stage whose kept rows are the data set."""
-    return holding(stages, "duplicates")
+    """The stage whose kept rows are the data set: the last one, once duplicates are out."""
+    return stages[-1] if holding(stages, "duplicates") else None
 
 
 def _functions(stages: Sequence[SavedStage]) -> Iterator[Row] | None:

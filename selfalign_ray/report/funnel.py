@@ -35,6 +35,7 @@ _STAGE_OF = {
     "sandbox_failed": "execution",
     "no_choice": "choose",
     "benchmark_text": "final_decontamination",
+    "near_duplicate": "duplicates",
 }
 
 
@@ -43,7 +44,7 @@ class Step:
     """One saved stage."""
 
     name: str
-    rows: int  # that it saw, the dropped ones included
+    rows: int  # that it saw and that `choose` has added, the dropped ones included
     kept: int
     dropped: dict[tuple[str, str], int]  # (stage that dropped, drop_reason) -> rows
 
@@ -86,6 +87,7 @@ class _Census:
         self.unexplained = 0  # files with neither a function nor a reason
         self.first_functions = 0
         self.rows = self.kept = 0
+        self.first_choices = 0  # rows less those that `choose` has added
         self.all_ids = self.kept_ids = 0  # sums of hashes: the same rows give the same sum
 
 
@@ -116,7 +118,7 @@ def take_funnel(stages: Sequence[SavedStage]) -> Funnel:
 
 def _census(stage: SavedStage) -> _Census:
     census = _Census()
-    columns = ["row_id", "function_index", "drop_reason"]
+    columns = ["row_id", "function_index", "choice", "drop_reason"]
     columns += [column for hop, column in _FILLED_BY.items() if hop in stage.group]
     for batch in stage.batches(columns):
         kept = pc.is_null(batch["drop_reason"]).to_numpy()
@@ -125,7 +127,11 @@ def _census(stage: SavedStage) -> _Census:
             is_file = np.zeros_like(is_file)
         ids = batch["row_id"].to_pylist()
         hashes = np.fromiter((hash(i) for i in ids), dtype=np.int64, count=len(ids))
-        census.all_ids += int(hashes.sum())
+        is_first = pc.fill_null(pc.equal(batch["choice"], 0), fill_value=True).to_numpy()
+        if "choose" not in stage.group:
+            is_first = np.ones_like(is_first)
+        census.first_choices += int((is_first & ~is_file).sum())
+        census.all_ids += int(hashes[is_first].sum())
         census.kept_ids += int(hashes[kept].sum())
         census.kept += int((kept & ~is_file).sum())
         census.rows += int((~is_file).sum())
@@ -152,7 +158,7 @@ def _places(group: Sequence[str], dropped: pa.Table) -> Iterator[tuple[str, str]
             stage = _STAGE_OF[reason]
         elif "read" in group and is_file[index]:
             stage = "read"
-        elif "sanitise" in group and not reason.startswith("duplicate"):
+        elif "sanitise" in group and not reason.startswith("duplicate_"):
             stage = "sanitise"
         yield stage, reason
 
@@ -177,7 +183,7 @@ def _stage_problems(stage: SavedStage, census: _Census) -> Iterator[str]:
 
 
 def _link_problems(above: str, before: _Census, name: str, census: _Census) -> Iterator[str]:
-    if before.kept != census.rows:
-        yield f"stage {above} kept {before.kept:,} rows, stage {name} saw {census.rows:,}"
+    if before.kept != census.first_choices:
+        yield f"stage {above} kept {before.kept:,} rows, stage {name} saw {census.first_choices:,}"
     elif (before.kept_ids - census.all_ids) % 2**64:  # numpy's sums wrap
-        yield f"stage {name} saw {census.rows:,} rows, but not those that stage {above} kept"
+        yield f"stage {name} saw {before.kept:,} rows, but not those that stage {above} kept"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from selfalign_ray.near_copies import LikenessConfig
 from selfalign_ray.schemas import CROSS_EXECUTION, METRICS, STRENGTH
 from selfalign_ray.settings import setting
 
@@ -37,12 +38,15 @@ class ChooseConfig:
     """Which sample of an instruction becomes its response."""
 
     by: str = setting(choices=["random", "best"])  # best: the highest score, then random
+    k: int = setting(ge=1)  # solutions of an instruction at most, each a row; all distinct
     score: dict[str, float]  # weights of columns of validation/gates.py; null counts as 0
+    # Pass rates, ascending, at which the next `difficulty_bin` begins; below the first is bin 0.
+    difficulty_edges: list[float]
 
     def problems(self) -> Iterator[tuple[str, str]]:
         numbers = [
             f.name
-            for column in (METRICS, STRENGTH, CROSS_EXECUTION)
+            for column in (METRICS, STRENGTH, CROSS_EXECUTION, JUDGEMENT)
             for f in column
             if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)
         ]
@@ -52,15 +56,59 @@ class ChooseConfig:
                 yield f"score.{name}", f"must be one of {known}"
         if self.by == "best" and not self.score:
             yield "score", "must weigh at least one column where `by` is best"
+        edges = self.difficulty_edges
+        if sorted(set(edges)) != edges or any(not 0 < edge <= 1 for edge in edges):
+            yield "difficulty_edges", "must ascend, above 0 and at most 1"
 
 
 @dataclass(kw_only=True)
 class DuplicatesConfig:
-    """One row of each group of equal instructions or codes."""
+    """One row of each group of equals; the docstring of the stage says what each switch means."""
 
+    by_pair: bool  # duplicate_pair: the same instruction, response and names of functions
     by_instruction: bool  # duplicate_instruction: equal but for case and white space
     by_code: bool  # duplicate_response: equal but for comments, docstrings and layout
+    near: LikenessConfig  # near_duplicate: instruction, response and code as one text
     partitions: int = setting(ge=1, decides=False)  # of the shuffle; each fits in memory
+
+
+@dataclass(kw_only=True)
+class NoveltyConfig:
+    """No instruction in nearly the words of another."""
+
+    enabled: bool
+    rouge_l: float = setting(ge=0.01, le=1)  # not_novel: F-measure with one that is kept, at least
+
+
+@dataclass(kw_only=True)
+class DiversityConfig:
+    """Instructions spread over what they are about, by their embeddings."""
+
+    enabled: bool
+    # wordllama, whose package holds its weights, or the folder of a model2vec model.
+    model: str
+    # clusters: at most `cap` instructions of each of `clusters`. centres: the `centres`
+    # instructions that lie furthest from each other.
+    by: str = setting(choices=["clusters", "centres"])
+    clusters: int = setting(ge=1)
+    cap: int = setting(ge=1)
+    centres: int = setting(ge=1)
+
+
+@dataclass(kw_only=True)
+class BalanceConfig:
+    """At most so many rows of one kind. A cap is off where it is null."""
+
+    enabled: bool
+    difficulty_rows: int | None = setting(ge=1)  # over_difficulty: of one `difficulty_bin`
+    difficulty_share: float | None = setting(gt=0, le=1)  # likewise, of the rows that come in
+    concept_rows: int | None = setting(ge=1)  # over_concept: of any concept of the row
+    concept_share: float | None = setting(gt=0, le=1)  # likewise, of the rows that come in
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        caps = (self.difficulty_rows, self.difficulty_share, self.concept_rows, self.concept_share)
+        if self.enabled and all(cap is None for cap in caps):
+            yield "enabled", "must be false where no cap is given: difficulty_rows=N, for one"
 
 
 @dataclass(kw_only=True)
@@ -70,3 +118,6 @@ class SelectionConfig:
     sanitise: SanitiseConfig
     choose: ChooseConfig
     duplicates: DuplicatesConfig
+    novelty: NoveltyConfig
+    diversity: DiversityConfig
+    balance: BalanceConfig

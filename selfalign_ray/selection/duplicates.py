@@ -1,4 +1,4 @@
-"""Duplicates: no instruction and no code twice in the data set."""
+"""Duplicates: no instruction and no code twice in the data set, nor nearly so."""
 
 from __future__ import annotations
 
@@ -9,42 +9,57 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import ray
 from ray.data import Dataset
 
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import content_id, keyed_int
+from selfalign_ray.near_copies import near_copies
+from selfalign_ray.seeds.near_duplicates import marked
 from selfalign_ray.validation.definitions import definitions, parse
 
 Row = dict[str, Any]
+INSTRUCTION = "duplicate_instruction"
+_TEXTS = ("instruction", "final_instruction", "response", "code")
 _KEY = "duplicates_key"
 _PART = "duplicates_part"
 
 
 def duplicates(ds: Dataset, cfg: RunConfig) -> Dataset:
-    """Keeps one row of each group of equals.
+    """Keeps one row of each group of equals, and of near-copies.
 
-    Rows have an order of their own, drawn by `seed_id`. The rule, in two steps:
+    Rows have an order of their own, drawn by `seed_id`. The rule, a step for each switch, of the
+    rows that are kept until then:
 
-    1. Of the kept rows with the same instruction, the first in that order stays; the others are
+    1. `by_pair`: of those with the same final instruction, response and set of names of functions,
+       the first in that order stays; the others are duplicate_pair. Alone, this is what
+       SelfCodeAlign's release was made with; beside `by_instruction` it finds nothing.
+    2. `by_instruction`: of those with the same instruction, the first's seed stays; the others are
        duplicate_instruction. Equal are instructions that differ in case and white space alone.
-    2. Of the rows that are then still kept and have the same code, the first in that order
-       stays; the others are duplicate_response. Equal is code that differs in comments,
-       docstrings and layout alone.
+    3. `by_code`: of those with the same code, the first stays; the others are duplicate_response.
+       Equal is code that differs in comments, docstrings and layout alone.
+    4. `near`: `near_copies` of instruction, response and code as one text; the seed whose row is
+       like another's goes, with all its rows, as near_duplicate.
 
-    So no two kept rows agree in either, and the result does not depend on how rows are spread.
-    A row may fall to one that falls itself in the second step: an instruction can be lost to
-    another's equal code, and none is kept for it.
+    So no two kept rows agree in what a switch asks, and the result does not depend on how rows are
+    spread. The rows of a seed, as many as `choose.k`, share an instruction and are meant to: by
+    instruction and near-copies they do not count against each other. A row may fall to one that
+    falls itself in a later step: an instruction can be lost to another's equal code, and none is
+    kept for it.
 
     Args:
         ds: `schemas.SELECTED` rows.
         cfg: the section `selection.duplicates`.
 
     Returns:
-        `schemas.SELECTED` rows, as many as came in, in any order.
+        `schemas.SELECTED` rows, as many as came in, in any order. A near_duplicate has
+        `near_duplicate_of`, a `seed_id`, and `near_duplicate_jaccard`.
     """
     section = cfg.selection.duplicates
     steps = [
-        (section.by_instruction, instruction_key, "duplicate_instruction"),
+        (section.by_pair, pair_key, "duplicate_pair"),
+        (section.by_instruction, instruction_key, INSTRUCTION),
         (section.by_code, code_key, "duplicate_response"),
     ]
     for enabled, key_of, reason in steps:
@@ -57,6 +72,15 @@ def duplicates(ds: Dataset, cfg: RunConfig) -> Dataset:
             ds = keyed.groupby(_PART, num_partitions=section.partitions).map_groups(
                 partial(keep_first, reason=reason, run_seed=cfg.run_seed), batch_format="pyarrow"
             )
+    if section.near.enabled:
+        ds = ds.materialize()  # it is read twice, and what is above it would run twice
+        texts = ds.map_batches(near_texts, batch_size=None, batch_format="pyarrow")
+        gone = ray.put(near_copies(texts, section.near, cfg.run_seed))
+        ds = ds.map_batches(
+            partial(_near_marked, gone=gone, run_seed=cfg.run_seed),
+            batch_size=None,
+            batch_format="pyarrow",
+        )
     return ds
 
 
@@ -65,7 +89,7 @@ def add_key(batch: pa.Table, key_of: Callable[[Row], str], parts: int) -> pa.Tab
 
     Many keys share a part: calling a function for each part is faster than for each key.
     """
-    rows = batch.select(["row_id", "instruction", "code", "drop_reason"]).to_pylist()
+    rows = batch.select([*_TEXTS, "row_id", "drop_reason"]).to_pylist()
     dropped = [row["drop_reason"] is not None for row in rows]
     keys = [None if out else key_of(row) for row, out in zip(rows, dropped, strict=True)]
     spread = [key or content_id(row["row_id"]) for row, key in zip(rows, keys, strict=True)]
@@ -76,18 +100,43 @@ def add_key(batch: pa.Table, key_of: Callable[[Row], str], parts: int) -> pa.Tab
 
 
 def keep_first(part: pa.Table, reason: str, run_seed: int) -> pa.Table:
-    """One part without its keys: of rows with the same key, all but the first have the reason."""
-    rows = part.select([_KEY, "seed_id", "row_id", "drop_reason"]).to_pylist()
-    first: dict[str, int] = {}
+    """One part without its keys: of rows with the same key, all but the first have the reason.
+
+    By instruction, the other rows of the first's seed stay too.
+    """
+    names = [_KEY, "seed_id", "row_id", "sample_index", "drop_reason"]
+    rows = part.select(names).to_pylist()
+    first: dict[str, Row] = {}
+    kept: set[int] = set()
     for index in sorted(range(len(rows)), key=lambda index: _place(rows[index], run_seed)):
-        first.setdefault(rows[index][_KEY], index)
+        row = rows[index]
+        one = first.setdefault(row[_KEY], row)
+        others = reason == INSTRUCTION and one["seed_id"] == row["seed_id"]
+        if one is row or (others and one["sample_index"] != row["sample_index"]):
+            kept.add(index)
     reasons = [
-        row["drop_reason"] if row[_KEY] is None or first[row[_KEY]] == index else reason
+        row["drop_reason"] if row[_KEY] is None or index in kept else reason
         for index, row in enumerate(rows)
     ]
     columns = dict(zip(part.column_names, part.columns, strict=True))
     columns["drop_reason"] = pa.array(reasons, pa.string())
     return pa.table(columns).drop_columns([_KEY, _PART])
+
+
+def near_texts(batch: pa.Table) -> pa.Table:
+    """The kept rows as `near_copies` takes them; those of a seed share an id."""
+    kept = batch.filter(pc.is_null(batch["drop_reason"]))
+    texts = [pc.coalesce(kept[name], "") for name in ("instruction", "response", "code")]
+    return pa.table({"id": kept["seed_id"], "text": pc.binary_join_element_wise(*texts, "\n")})
+
+
+def pair_key(row: Row) -> str:
+    """An id of what a model would learn from the row, to the letter."""
+    tree = parse(row["code"] or "")
+    found = [] if tree is None else [one.node for one in definitions(tree)]
+    names = {node.name for node in found if not isinstance(node, ast.ClassDef)}
+    instruction = row["final_instruction"] or row["instruction"]  # rows made elsewhere
+    return content_id("pair", instruction, row["response"], *sorted(names))
 
 
 def instruction_key(row: Row) -> str:
@@ -111,6 +160,14 @@ def code_key(row: Row) -> str:
     return content_id("words", *code.split())
 
 
-def _place(row: Row, run_seed: int) -> tuple[int, str]:
-    """Where a row stands in the order of all rows."""
-    return keyed_int(63, run_seed, "duplicates", str(row["seed_id"])), row["row_id"]
+def place_of(seed_id: str, run_seed: int) -> int:
+    """Where the rows of a seed stand in the order of all rows."""
+    return keyed_int(63, run_seed, "duplicates", seed_id)
+
+
+def _place(row: Row, run_seed: int) -> tuple[int, str, int]:
+    return place_of(str(row["seed_id"]), run_seed), row["row_id"], row["sample_index"] or 0
+
+
+def _near_marked(rows: pa.Table, gone: ray.ObjectRef[pa.Table], run_seed: int) -> pa.Table:
+    return marked(rows, ray.get(gone), run_seed)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from selfalign_ray.ids import content_id
 from selfalign_ray.sandbox.suite import main_guard
-from selfalign_ray.validation.metrics import parse
+from selfalign_ray.validation.definitions import parse
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)

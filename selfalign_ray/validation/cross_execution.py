@@ -16,9 +16,9 @@ from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.validation.config import CrossExecutionConfig
+from selfalign_ray.validation.definitions import parse
 from selfalign_ray.validation.gates import reason_of, ungated
 from selfalign_ray.validation.interface import is_of_interface, mismatch
-from selfalign_ray.validation.metrics import parse
 from selfalign_ray.validation.sandboxes import in_sandboxes
 from selfalign_ray.watch.tally import count
 

@@ -21,10 +21,10 @@ from selfalign_ray.sandbox.suite import main_guard
 from selfalign_ray.sandbox.verdict import Verdict
 from selfalign_ray.validation.config import StrengthConfig
 from selfalign_ray.validation.coverage import Coverage, Instrumented, instrument
+from selfalign_ray.validation.definitions import parse
 from selfalign_ray.validation.expectations import assert_kinds
 from selfalign_ray.validation.gates import reason_of, ungated
 from selfalign_ray.validation.lookup import lookup_share
-from selfalign_ray.validation.metrics import parse
 from selfalign_ray.validation.mutants import Mutant, mutants
 from selfalign_ray.validation.sandboxes import in_sandboxes
 from selfalign_ray.validation.stubs import Stub, stubs

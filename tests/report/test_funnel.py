@@ -110,3 +110,23 @@ def test_a_run_that_began_in_the_middle_has_no_files(write_run: Callable[..., Pa
 def test_nothing_saved() -> None:
     funnel = take_funnel([])
     assert (funnel.kept, funnel.steps, funnel.problems) == (0, [], [])
+
+
+def test_rows_that_choose_has_added_are_no_loss_and_no_gain(
+    write_run: Callable[..., Path],
+) -> None:
+    """The rows of a seed are one row above `choose`."""
+    rows = [selected_row(1, choice=0), selected_row(1, choice=1, sample_index=1)]
+    rows += [selected_row(0, choice=0), selected_row(2, drop_reason="no_choice")]
+    funnel = funnel_of(write_run(duplicates=rows))
+    assert funnel.problems == []
+    assert funnel.kept == 3
+    assert funnel.steps[-1].dropped == {("choose", "no_choice"): 1}
+    short = funnel_of(write_run(duplicates=rows[1:]))
+    assert short.problems == ["stage metrics kept 3 rows, stage duplicates saw 2"]
+
+
+def test_near_copies_are_lost_in_duplicates(write_run: Callable[..., Path]) -> None:
+    rows = [selected_row(n, drop_reason="near_duplicate" if n else None) for n in range(3)]
+    funnel = funnel_of(write_run(duplicates=rows))
+    assert funnel.steps[-1].dropped == {("duplicates", "near_duplicate"): 2}

@@ -10,7 +10,7 @@ import ray
 
 from selfalign_ray import schemas
 from selfalign_ray.errors import UserError
-from selfalign_ray.selection.choose import add_choice, choose, chosen_columns, pass_rate, score
+from selfalign_ray.selection.choose import add_choices, choices_of, choose, pass_rate, score
 from selfalign_ray.selection.config import SelectionConfig
 from selfalign_ray.settings import check
 
@@ -43,14 +43,21 @@ def row(*asserts: int, seed_id: str = "s", refused: tuple[int, ...] = (), **othe
     }
 
 
+def choices(judged: Row, cfg: SelectionConfig) -> list[Row]:
+    return list(choices_of(judged, cfg.choose, 7))
+
+
 def chosen(judged: Row, cfg: SelectionConfig) -> Row:
-    return chosen_columns(judged, cfg.choose, 7)
+    (found,) = choices(judged, cfg)
+    return found
 
 
 def test_the_columns_are_those_of_the_chosen_sample(selection: Selection) -> None:
     found = chosen(row(1, 2, 3, refused=(0, 1)), selection("choose.by=random"))
     assert found == {
         "pass_rate": 1.0,
+        "difficulty_bin": 2,
+        "choice": 0,
         "sample_index": 2,
         "final_instruction": "instruction 2",
         "response": "response 2",
@@ -84,6 +91,59 @@ def test_the_score_weighs_columns_and_null_is_nothing(selection: Selection) -> N
     assert score(good, weights) == pytest.approx(2.1)
     assert score({"asserts": None, "pep8_per_line": 2.0}, weights) == -1
     assert score({}, weights) == 0
+
+
+def with_codes(judged: Row, *codes: str) -> Row:
+    """The row with other solutions."""
+    pairs = zip(judged["samples"], codes, strict=True)
+    return {**judged, "samples": [{**sample, "code": code} for sample, code in pairs]}
+
+
+def test_up_to_k_solutions_that_differ_are_rows_best_first(selection: Selection) -> None:
+    judged = with_codes(row(1, 4, 3, 2, 5, refused=(4,)), "x = 1", "x = 2", "x=2 # two", "x=3", "")
+    found = choices(judged, selection("choose.k=3"))
+    assert [(one["choice"], one["sample_index"]) for one in found] == [(0, 1), (1, 3), (2, 0)]
+    assert [one["response"] for one in found] == ["response 1", "response 3", "response 0"]
+    assert {one["drop_reason"] for one in found} == {None}
+    assert len(choices(judged, selection("choose.k=9"))) == 3
+    assert len(choices(judged, selection("choose.k=2"))) == 2
+
+
+def test_the_first_of_k_is_the_one_of_k_1(selection: Selection) -> None:
+    for by in ("random", "best"):
+        for number in range(20):
+            judged = row(1, 3, 3, 1, seed_id=str(number))
+            first, *others = choices(judged, selection(f"choose.by={by}", "choose.k=4"))
+            assert first == chosen(judged, selection(f"choose.by={by}"))
+            assert len({one["sample_index"] for one in [first, *others]}) == 4
+
+
+def test_k_random_solutions_are_fair(selection: Selection) -> None:
+    cfg = selection("choose.by=random", "choose.k=2")
+    found = [choices(row(1, 9, 1, seed_id=str(n)), cfg) for n in range(300)]
+    counts = Counter(one["sample_index"] for both in found for one in both)
+    assert min(counts.values()) > 160
+
+
+@pytest.mark.parametrize(("passed", "found"), [(0, 0), (2, 0), (3, 1), (6, 1), (7, 2), (10, 2)])
+def test_the_difficulty_follows_from_the_pass_rate(
+    selection: Selection, passed: int, found: int
+) -> None:
+    verdicts = [{"verdict": "passed" if n < passed else "assertion"} for n in range(10)]
+    judged = row(*[1] * 10, verdicts=verdicts)
+    assert chosen(judged, selection("choose.difficulty_edges=[0.3,0.7]"))["difficulty_bin"] == found
+    assert chosen(judged, selection("choose.difficulty_edges=[]"))["difficulty_bin"] == 0
+
+
+def test_no_rate_has_no_difficulty(selection: Selection) -> None:
+    judged = row(1, verdicts=[{"verdict": "infra"}])
+    assert chosen(judged, selection())["difficulty_bin"] is None
+
+
+@pytest.mark.parametrize("edges", ["[0.7,0.3]", "[0.5,0.5]", "[0,0.5]", "[0.5,1.1]"])
+def test_edges_ascend_between_0_and_1(selection: Selection, edges: str) -> None:
+    with pytest.raises(UserError, match="difficulty_edges"):
+        check(selection(f"choose.difficulty_edges={edges}"))
 
 
 def test_without_a_choice_the_row_stops(selection: Selection) -> None:
@@ -127,9 +187,20 @@ def table(*rows: Row) -> pa.Table:
 
 
 def test_a_batch_has_typed_columns(selection: Selection) -> None:
-    found = add_choice(table(row(1, drop_reason="bad_fence")), selection().choose, 7)
-    for name in ("pass_rate", "sample_index", "response", "drop_reason"):
+    found = add_choices(table(row(1, drop_reason="bad_fence")), selection().choose, 7)
+    for name in ("pass_rate", "choice", "sample_index", "response", "drop_reason"):
         assert found.schema.field(name).type == schemas.SELECTED.field(name).type
+
+
+def test_a_batch_has_a_row_for_each_choice_and_one_for_each_row_without(
+    selection: Selection,
+) -> None:
+    rows = [row(1, 2), row(1, refused=(0,)), row(1, drop_reason="bad_fence"), row(4, 5, 6)]
+    rows = [{**one, "row_id": f"r{n}"} for n, one in enumerate(rows)]
+    found = add_choices(table(*rows), selection("choose.k=2").choose, 7)
+    assert found["row_id"].to_pylist() == ["r0", "r0", "r1", "r2", "r3", "r3"]
+    assert found["choice"].to_pylist() == [0, 1, None, None, 0, 1]
+    assert found["sample_index"].to_pylist() == [1, 0, None, None, 2, 1]
 
 
 @pytest.mark.ray

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from selfalign_ray import schemas
 from selfalign_ray.ids import keyed_int
+from selfalign_ray.near_copies import order_of
 from selfalign_ray.selection.duplicates import (
     add_key,
     code_key,
     duplicates,
     instruction_key,
     keep_first,
+    near_texts,
+    pair_key,
 )
 
 Row = dict[str, Any]
@@ -32,7 +35,10 @@ def row(number: int, instruction: str, code: str, drop_reason: str | None = None
     return {
         "row_id": f"row {number}",
         "seed_id": f"seed {number}",
+        "sample_index": 0,
         "instruction": instruction,
+        "final_instruction": instruction,
+        "response": code,
         "code": code,
         "drop_reason": drop_reason,
     }
@@ -152,6 +158,86 @@ def test_no_text_raises(text: str) -> None:
     instruction_key(row(0, text, ""))
 
 
+def of_seed(seed: int, index: int, code: str, instruction: str = "Sort a list") -> Row:
+    """One of several rows of a seed."""
+    return {**row(seed, instruction, code), "sample_index": index, "row_id": f"row {seed}"}
+
+
+def kept_of(rows: list[Row], key_of: Callable[[Row], str], reason: str) -> list[tuple[str, int]]:
+    keep = partial(keep_first, reason=reason, run_seed=RUN_SEED)
+    found = keep(add_key(table(rows), key_of=key_of, parts=1)).to_pylist()
+    return sorted((r["row_id"], r["sample_index"]) for r in found if r["drop_reason"] is None)
+
+
+def test_the_rows_of_a_seed_do_not_count_against_each_other_by_instruction() -> None:
+    rows = [of_seed(seed, index, f"x = {index}") for seed in (1, 2) for index in range(3)]
+    first = min((1, 2), key=lambda n: keyed_int(63, RUN_SEED, "duplicates", f"seed {n}"))
+    kept = kept_of(rows, instruction_key, "duplicate_instruction")
+    assert kept == [(f"row {first}", index) for index in range(3)]
+    twice = kept_of(rows[:1] * 2, instruction_key, "duplicate_instruction")
+    assert twice == [("row 1", 0)]
+
+
+def test_by_code_every_row_counts() -> None:
+    rows = [of_seed(1, index, "x = 1") for index in range(3)]
+    assert kept_of(rows, code_key, "duplicate_response") == [("row 1", 0)]
+
+
+def test_a_pair_is_instruction_response_and_names_to_the_letter() -> None:
+    def key(instruction: str, response: str, code: str) -> str:
+        return pair_key(
+            {
+                "final_instruction": instruction,
+                "instruction": "",
+                "response": response,
+                "code": code,
+            }
+        )
+
+    one = key("Sort.", "A", "def f(): pass\n\ndef g(): pass")
+    assert one == key("Sort.", "A", "class C:\n    def g(self): ...\n\ndef f(): return 1")
+    assert one != key("sort.", "A", "def f(): pass\n\ndef g(): pass")
+    assert one != key("Sort.", "B", "def f(): pass\n\ndef g(): pass")
+    assert one != key("Sort.", "A", "def f(): pass\n\ndef h(): pass")
+    assert key("", "", "def f(:") == key("", "", "x")
+    elsewhere = {"final_instruction": None, "instruction": "Sort.", "response": "A", "code": None}
+    assert pair_key(elsewhere) == key("Sort.", "A", "")
+
+
+def test_texts_for_near_copies_are_of_kept_rows_and_whole() -> None:
+    rows = [row(0, "a", "b"), row(1, "a", "b", "no_choice"), {**row(2, "a", "b"), "code": None}]
+    assert near_texts(table(rows)).to_pylist() == [
+        {"id": "seed 0", "text": "a\nb\nb"},
+        {"id": "seed 2", "text": "a\nb\n"},
+    ]
+
+
+@pytest.mark.ray
+def test_near_copies_go_with_all_rows_of_their_seed(ray_local: None, run_config: Any) -> None:
+    words = " ".join(f"w{n}" for n in range(200))
+    rows = [
+        {**of_seed(seed, index, f"x{index} = {seed}", f"{words} {seed}"), "response": f"r{index}"}
+        for seed in range(4)
+        for index in range(2)
+    ]
+    rows.append(row(9, "Something else that nothing is like at all.", "y = 1"))
+    rows.append(row(8, f"{words} 8", "z = 1", "no_choice"))
+    cfg = run_config(f"run_seed={RUN_SEED}")
+    found = duplicates(ray.data.from_arrow([table(rows[:5]), table(rows[5:])]), cfg).take_all()
+    first = min(range(4), key=lambda n: order_of(f"seed {n}", RUN_SEED))
+    assert len(found) == len(rows)
+    for one in found:
+        number = int(one["seed_id"].split()[1])
+        gone = number < 4 and number != first
+        reason = "near_duplicate" if gone else {8: "no_choice"}.get(number)
+        assert one["drop_reason"] == reason
+        assert one["near_duplicate_of"] == (f"seed {first}" if gone else None)
+        assert (one["near_duplicate_jaccard"] or 1) > 0.7
+    cfg = run_config("selection.duplicates.near.enabled=false")
+    found = duplicates(ray.data.from_arrow([table(rows)]), cfg).take_all()
+    assert sum(one["drop_reason"] is None for one in found) == 9
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("blocks", [1, 4])
 def test_the_stage_gives_the_same_however_rows_are_spread(
@@ -165,15 +251,16 @@ def test_the_stage_gives_the_same_however_rows_are_spread(
     spread = [table(rows[start::blocks]) for start in range(blocks)]
     found = duplicates(ray.data.from_arrow(spread), cfg).take_all()
     assert {r["row_id"]: r["drop_reason"] for r in found} == brute_force(rows)
-    assert set(found[0]) == set(rows[0])
+    assert set(rows[0]) <= set(found[0]) <= set(schemas.SELECTED.names)
 
 
 @pytest.mark.ray
 def test_each_criterion_is_a_switch(ray_local: None, run_config: Any) -> None:
     rows = [row(0, "a", "x = 1"), row(1, "a", "x = 1"), row(2, "b", "x = 1")]
-    for by, count in (("instruction", 2), ("code", 1)):
-        other = "code" if by == "instruction" else "instruction"
-        cfg = run_config(f"selection.duplicates.by_{other}=false")
+    for by, count in (("instruction", 2), ("code", 1), ("pair", 2)):
+        switches = [f"by_{name}={by == name}" for name in ("instruction", "code", "pair")]
+        switches.append("near.enabled=false")
+        cfg = run_config(*(f"selection.duplicates.{switch}" for switch in switches))
         found = duplicates(ray.data.from_arrow([table(rows)]), cfg).take_all()
         assert sum(r["drop_reason"] is None for r in found) == count
 

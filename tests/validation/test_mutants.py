@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfalign_ray.validation.metrics import parse
+from selfalign_ray.validation.definitions import parse
 from selfalign_ray.validation.mutants import mutants, mutations, written
 from tests.validation.programs import benign, human_eval
 

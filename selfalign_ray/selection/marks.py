@@ -1,0 +1,47 @@
+"""What a stage that must see all rows at once does first and last: collect, and mark."""
+
+from __future__ import annotations
+
+import functools as ft
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import Dataset
+
+
+def collected(ds: Dataset) -> list[pa.Table]:
+    """The blocks, here on the driver, that have rows; one without may lack its columns too."""
+    return [table for table in ray.get(ds.to_arrow_refs()) if table.num_rows]
+
+
+def marked(rows: pa.Table, gone: ray.ObjectRef[pa.Table], keys: Sequence[str]) -> pa.Table:
+    """`with_marks`, in a task."""
+    return with_marks(rows, _table(gone), keys)
+
+
+def with_marks(rows: pa.Table, gone: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """A block with what is said of the rows that go.
+
+    Args:
+        rows: with `drop_reason`; rows dropped before pass through.
+        gone: `key`, then the columns to fill in, `drop_reason` among them.
+        keys: the columns whose values, as texts joined by a slash, are the key.
+    """
+    texts = [pc.cast(rows[name], pa.string()) for name in keys]
+    key = pc.binary_join_element_wise(*texts, "/") if len(texts) > 1 else texts[0]
+    alive = pc.is_null(rows["drop_reason"])
+    where = pc.if_else(alive, pc.index_in(key, value_set=gone["key"].combine_chunks()), None)
+    columns = dict(zip(rows.column_names, rows.columns, strict=True))
+    for name in gone.column_names[1:]:
+        columns[name] = gone[name].take(where)
+    columns["drop_reason"] = pc.coalesce(rows["drop_reason"], columns["drop_reason"])
+    return pa.table(columns)
+
+
+@ft.lru_cache(maxsize=1)
+def _table(gone: ray.ObjectRef[pa.Table]) -> pa.Table:
+    """Read once in each worker."""
+    found: pa.Table = ray.get(gone)
+    return found
