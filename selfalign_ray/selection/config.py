@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from selfalign_ray.near_copies import LikenessConfig
-from selfalign_ray.schemas import CROSS_EXECUTION, METRICS, STRENGTH
+from selfalign_ray.schemas import CROSS_EXECUTION, JUDGEMENT, METRICS, STRENGTH
 from selfalign_ray.settings import setting
 
 
