@@ -38,6 +38,7 @@ from selfalign_ray.validation.execution import execution
 from selfalign_ray.validation.metrics import metrics
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.tally import snapshot
+from selfalign_ray.withdrawn import withdrawn_of
 
 
 def stages(cfg: RunConfig) -> list[Stage]:
@@ -117,7 +118,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
 
 
 def check(cfg: RunConfig) -> None:
-    """Finds, before any work, what is wrong with stages, examples and templates.
+    """Finds, before any work, what is wrong with stages, examples, templates and lists.
 
     Raises:
         UserError: with the key and what to do.
@@ -127,6 +128,7 @@ def check(cfg: RunConfig) -> None:
             check_hop(cfg, stage.hop)
     if any(stage.name.endswith("decontamination") for stage in selected(cfg)):
         read_benchmarks(cfg.decontamination)
+    withdrawn_of(cfg)
 
 
 def run(cfg: RunConfig, display: Display, *, keep_engines: bool = False) -> Saved:
