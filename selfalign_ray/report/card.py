@@ -91,6 +91,7 @@ def facts_of(
             for each in (contamination.benchmarks if contamination else ())
         ],
         "files": funnel.files,
+        "files_dropped": [[*why, number] for why, number in funnel.files_dropped.items()],
         "files_with_functions": funnel.files_with_functions if funnel.files is not None else None,
         "funnel": [
             {
@@ -131,10 +132,16 @@ def after_withdrawal(facts: Facts, rows: int, ids: int) -> Facts:
     return {**facts, "funnel": [*facts["funnel"], step], "ended_by": ended_by}
 
 
-def card(facts: Facts, counts: Counts) -> str:
-    """The whole file."""
+def card(facts: Facts, counts: Counts, files: Mapping[str, str]) -> str:
+    """The whole file.
+
+    Args:
+        facts: what the rows do not say.
+        counts: of the rows.
+        files: a pattern of paths for each subset.
+    """
     sections = [
-        f"---\n{_front_matter(facts, counts)}---",
+        f"---\n{_front_matter(facts, counts, files)}---",
         f"# {cell(facts['name'])}",
         *_banner(facts),
         _what(facts, counts),
@@ -178,13 +185,7 @@ _LIMITS = """- Instructions, responses and tests were written by a model. Nobody
 - English instructions, Python code, no dialogue of more than one turn."""
 
 
-def _front_matter(facts: Facts, counts: Counts) -> str:
-    files = {
-        name: [
-            {"split": "train", "path": f"{folder}/train-*-of-{_files(facts, counts):05d}.parquet"}
-        ]
-        for name, folder in (("default", "data"), ("messages", "messages"))
-    }
+def _front_matter(facts: Facts, counts: Counts, files: Mapping[str, str]) -> str:
     licenses = hub_licenses(_most_first(counts.licenses))
     front: dict[str, Any] = {"pretty_name": facts["name"], "language": ["en"]}
     if licenses:
@@ -193,15 +194,14 @@ def _front_matter(facts: Facts, counts: Counts) -> str:
     front["tags"] = ["code", "python", "synthetic", "instruction-tuning", "executed"]
     front["size_categories"] = [_size(counts.rows)]
     front["configs"] = [
-        {"config_name": name, **({"default": True} if name == "default" else {}), "data_files": at}
-        for name, at in files.items()
+        {
+            "config_name": name,
+            **({"default": True} if name == "default" else {}),
+            "data_files": [{"split": "train", "path": path}],
+        }
+        for name, path in files.items()
     ]
     return str(yaml.safe_dump(front, sort_keys=False, allow_unicode=True))
-
-
-def _files(facts: Facts, counts: Counts) -> int:
-    """Of each subset. The names say so, so that a file of another data set is not taken in."""
-    return max(1, -(-counts.rows // int(facts["rows_per_file"])))
 
 
 def _size(rows: int) -> str:
@@ -265,6 +265,7 @@ def _funnel(facts: Facts) -> str:
     rows: list[tuple[object, ...]] = []
     if facts["files"] is not None:
         rows.append(("read", "files", facts["files"], None))
+        rows += [(stage, f"- {why}", number, None) for stage, why, number in facts["files_dropped"]]
         rows.append(("functions", "files with functions", facts["files_with_functions"], None))
     for step in facts["funnel"]:
         rows += [(stage, f"- {why}", number, None) for stage, why, number in step["dropped"]]
@@ -298,7 +299,12 @@ def _sources(counts: Counts) -> str:
 
 def _benchmarks(facts: Facts) -> str:
     rows = [
-        (each["benchmark"], each["state"], each["revision"], each["items"])
+        (
+            each["benchmark"],
+            each["state"],
+            each["revision"],
+            each["items"] if each["state"] == CHECKED else None,
+        )
         for each in facts["benchmarks"]
     ]
     if not any(each["state"] == CHECKED for each in facts["benchmarks"]):

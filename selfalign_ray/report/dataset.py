@@ -1,17 +1,20 @@
 """`dataset/`: what `datasets.load_dataset` opens: Parquet files, a chat form and a card.
 
-    README.md                              the card, and which files are which subset
-    data/train-00000-of-00002.parquet      the subset `default`: every column
-    messages/train-00000-of-00002.parquet  the subset `messages`: the pairs as chats
-    dataset.json                           what the card says that the rows do not
+    README.md                                the card, and which files are which subset
+    data/train-00000-of-00002-HASH.parquet   the subset `default`: every column
+    messages/train-00000-of-...              the subset `messages`: the pairs as chats
+    dataset.json                             what the card says that the rows do not
 
-The same rows give the same bytes, whatever their batches were.
+The same rows give the same bytes, whatever their batches were. The hash is that of a subset's
+files: `datasets` knows what it has in its cache by the names of files alone, and would give old
+rows, or those of another folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import shutil
@@ -134,16 +137,15 @@ def write_folder(
         record(part / RECORD, withdrawn)
     counts = Counts()
     size = facts["rows_per_file"]
-    with (
-        _Files(part / DATA, schema, size) as data,
-        _Files(part / MESSAGES, _CHAT, size) as messages,
-    ):
+    data, messages = _Files(part / DATA, schema, size), _Files(part / MESSAGES, _CHAT, size)
+    with data, messages:
         for row in rows:
             data.add(row)
             messages.add(_chat(row))
             counts.add(row)
+    files = {"default": data.pattern, "messages": messages.pattern}
     write_whole(part / FACTS, json.dumps(facts, indent=2) + "\n")
-    write_whole(part / CARD, card(facts, counts))
+    write_whole(part / CARD, card(facts, counts, files))
     _change_over(part, folder)
     return counts
 
@@ -207,6 +209,7 @@ class _Files:
 
     def __init__(self, folder: Path, schema: pa.Schema, rows_per_file: int) -> None:
         folder.mkdir()
+        self.pattern = ""  # of the files' paths in the folder above, when all are written
         self._folder, self._schema, self._rows_per_file = folder, schema, rows_per_file
         self._waiting: list[Row] = []
         self._paths: list[Path] = []
@@ -232,9 +235,10 @@ class _Files:
             if kind is None:
                 self._flush()
         if kind is None:
+            end = f"of-{len(self._paths):05d}-{_digest(self._paths)}.parquet"
             for number, path in enumerate(self._paths):
-                last = f"train-{number:05d}-of-{len(self._paths):05d}.parquet"
-                path.rename(path.with_name(last))
+                path.rename(path.with_name(f"train-{number:05d}-{end}"))
+            self.pattern = f"{self._folder.name}/train-*-{end}"
 
     def _open(self) -> None:
         path = self._folder / f"{len(self._paths)}.part"
@@ -247,6 +251,14 @@ class _Files:
         if self._waiting:
             self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
             self._waiting = []
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]
 
 
 def _change_over(new: Path, old: Path) -> None:

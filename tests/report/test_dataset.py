@@ -112,12 +112,21 @@ def test_rows_come_in_order_in_files_of_a_bounded_size(make: Make, load: Load) -
     summary = make("report.rows_per_file=5", duplicates=rows[::-1])
     folder = summary.folder
     assert folder is not None
-    names = [f"train-{number:05d}-of-00003.parquet" for number in range(3)]
-    assert [path.name for path in dataset.files_of(folder, "data")] == names
-    assert [path.name for path in dataset.files_of(folder, "messages")] == names
+    for subset in ("data", "messages"):
+        names = [path.name for path in dataset.files_of(folder, subset)]
+        starts = [f"train-{number:05d}-of-00003-" for number in range(3)]
+        assert [name[: len(starts[0])] for name in names] == starts
     assert [pq.read_metadata(p).num_rows for p in dataset.files_of(folder, "data")] == [5, 5, 3]
     keys = [(row["row_id"], row["sample_index"]) for row in load(folder)]
     assert keys == sorted((row["row_id"], row["sample_index"]) for row in rows)
+
+
+def test_a_cache_of_the_rows_before_is_not_taken_for_them(make: Make, load: Load) -> None:
+    for number in (3, 5):
+        folder = make(duplicates=[selected_row(number)]).folder
+        assert folder is not None
+        assert [row["row_id"] for row in load(folder)] == [f"{number:032x}"]
+        assert [row["row_id"] for row in load(folder, "messages")] == [f"{number:032x}"]
 
 
 def test_the_same_rows_give_the_same_bytes(make: Make) -> None:
@@ -170,11 +179,8 @@ def test_the_card_says_what_the_rows_are(make: Make) -> None:
     front = front_matter(summary.folder)
     assert front["license"] == ["mit", "apache-2.0", "other"]
     assert front["size_categories"] == ["n<1K"]
-    assert front["configs"][0] == {
-        "config_name": "default",
-        "default": True,
-        "data_files": [{"split": "train", "path": "data/train-*-of-00001.parquet"}],
-    }
+    assert [config["config_name"] for config in front["configs"]] == ["default", "messages"]
+    assert [config.get("default") for config in front["configs"]] == [True, None]
     text = (summary.folder / "README.md").read_text()
     for said in (
         "# first\n\n**3 pairs** of an instruction and a response in Python, written by tiny",
@@ -182,6 +188,7 @@ def test_the_card_says_what_the_rows_are(make: Make) -> None:
         "| PSF-2.0 | 1 | 33.3 % |",
         "| pkg | 2 |",
         "| a\\|b | 1 |",
+        "| read | - too_large | 2 |",
         "| quality | - untyped | 1 |",
         "| duplicates | **kept** of 3 | 3 | 100.0 % |",
         "| run_seed | 3407 |",
