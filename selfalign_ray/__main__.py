@@ -107,7 +107,11 @@ def _run(composed: DictConfig) -> int:
 def _ending(summary: Summary) -> str:
     """Where everything lies, and what to try next."""
     what = ", written by the stand-in: no result" if summary.standin else ""
-    places = [("data set", summary.dataset), ("report", summary.report)]
+    places = [
+        ("data set", summary.dataset),
+        ("to load", summary.folder),
+        ("report", summary.report),
+    ]
     return "\n".join(
         [
             "",

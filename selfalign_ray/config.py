@@ -5,7 +5,7 @@ The numbers live in conf/ alone; a dataclass carries type, unit, meaning and che
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,22 @@ def conf_dir() -> str:
     package = Path(__file__).resolve().parent
     packaged = package / "conf"
     return str(packaged if packaged.is_dir() else package.parent / "conf")
+
+
+def config_of(said: Mapping[str, Any]) -> RunConfig:
+    """The settings of a run, out of what its manifest says.
+
+    Raises:
+        UserError: they are not such as these of now.
+    """
+    kinds = {"installed": InstalledSource, "folder": FolderSource}
+    try:
+        fields = OmegaConf.structured(RunConfig)
+        fields.source = OmegaConf.structured(kinds.get(said["source"]["kind"], TableSource))
+        merged = OmegaConf.merge(fields, said)
+    except (OmegaConfBaseException, KeyError, TypeError) as error:
+        raise UserError(f"config: {error}") from error
+    return typed(merged)
 
 
 def typed(composed: Any) -> RunConfig:

@@ -25,8 +25,13 @@ from selfalign_ray.engine.config import ignored
 from selfalign_ray.errors import UserError
 from selfalign_ray.report.projection import slice_of
 from selfalign_ray.report.projection_text import write_projection
-from selfalign_ray.report.report import MANIFEST, Summary, report
-from selfalign_ray.report.saved import chain
+from selfalign_ray.report.report import (
+    MANIFEST,
+    Summary,
+    check_dataset_dir,
+    report,
+    saved_stages,
+)
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.interrupt import interruptible
@@ -48,7 +53,8 @@ def run_job(cfg: RunConfig) -> Summary:
     """
     run_dir = Path(cfg.run_dir)
     pipeline.check(cfg)
-    with _sole(run_dir):
+    check_dataset_dir(cfg)
+    with sole(run_dir):
         setup_driver(run_dir)
         log.info("run %s in %s", cfg.name, run_dir)
         with _ray(cfg.cluster):
@@ -71,14 +77,13 @@ def plan_job(cfg: RunConfig) -> tuple[Summary, str]:
     """
     part = slice_of(cfg)
     summary, run_dir = run_job(part), Path(part.run_dir)
-    names = [stage.name for stage in pipeline.selected(part)]
-    stages = chain(run_dir, names, cfg.report.rows_per_batch)
+    stages = saved_stages(part, run_dir)
     nodes = json.loads((run_dir / MANIFEST).read_text())["hardware"]["cluster"]
     return summary, write_projection(cfg, stages, run_dir, cpus=sum(n["cpus"] for n in nodes))
 
 
 @contextlib.contextmanager
-def _sole(run_dir: Path) -> Iterator[None]:
+def sole(run_dir: Path) -> Iterator[None]:
     """Holds the run_dir for this process.
 
     Raises:

@@ -44,6 +44,7 @@ from selfalign_ray.validation.metrics import metrics
 from selfalign_ray.validation.strength import strength
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.tally import snapshot
+from selfalign_ray.withdrawn import withdrawn_of
 
 
 def stages(cfg: RunConfig) -> list[Stage]:
@@ -127,7 +128,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
 
 
 def check(cfg: RunConfig) -> None:
-    """Finds, before any work, what is wrong with stages, examples and templates.
+    """Finds, before any work, what is wrong with stages, examples, templates and lists.
 
     Raises:
         UserError: with the key and what to do.
@@ -141,6 +142,7 @@ def check(cfg: RunConfig) -> None:
         read_benchmarks(cfg.decontamination)
     if any(stage.name == "diversity" for stage in selected(cfg)):
         check_diversity(cfg.selection.diversity)
+    withdrawn_of(cfg)
 
 
 def run(cfg: RunConfig, display: Display, *, keep_engines: bool = False) -> Saved:

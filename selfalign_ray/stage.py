@@ -68,11 +68,7 @@ class Saved:
 
     def manifest(self) -> dict[str, Any] | None:
         """What the stage wrote last; None where it did not get that far."""
-        try:
-            manifest = json.loads((self.folder / "manifest.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        return manifest if isinstance(manifest, dict) else None
+        return read_manifest(self.folder)
 
     def is_complete(self, fingerprint: str) -> bool:
         """Whether the folder is whole and was made with these settings."""
@@ -124,6 +120,15 @@ class Saved:
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest: from here on the stage is whole."""
         write_whole(self.folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What a stage or a run wrote last; None where it did not get that far."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -46,9 +46,11 @@ def read_rows(cfg: RunConfig, stage: Stage) -> Dataset:
         raise UserError(f"start.rows: cannot read {cfg.start.rows}: {reason}") from error
     missing = [need for need in stage.needs if not _has(need, names)]
     if missing:
+        others = [f"{name} will do for {n}" for n in missing for name in _OTHER_NAMES.get(n, ())]
         raise UserError(
             f"start.rows: {cfg.start.rows} lacks {', '.join(missing)}, which start.stage="
-            f"{stage.name} needs; it has {', '.join(names)}"
+            f"{stage.name} needs; it has {', '.join(names)}. Name its columns so"
+            f"{''.join(f' ({other})' for other in others)}, or start at a stage that needs less"
         )
     adopt = partial(
         _adopt, stage=stage, source=Path(paths[0]).name, heading=cfg.recipe.tests_heading
@@ -64,8 +66,34 @@ def _has(need: str, names: list[str]) -> bool:
 
 
 def _adopt(block: pa.Table, *, stage: Stage, source: str, heading: str | None) -> pa.Table:
+    _check_texts(block, stage, source)
     rows = [adopted(row, stage, source, heading) for row in block.to_pylist()]
-    return pa.Table.from_pylist(rows, schema=stage.gives)
+    columns = [_column([row[f.name] for row in rows], f, stage, source) for f in stage.gives]
+    return pa.Table.from_arrays(columns, schema=stage.gives)
+
+
+def _check_texts(block: pa.Table, stage: Stage, source: str) -> None:
+    """That the columns that are read before they are typed are texts."""
+    others = [name for need in stage.needs for name in _OTHER_NAMES.get(need, ())]
+    for name in block.column_names:
+        kind = block[name].type
+        if name in others and not (pa.types.is_null(kind) or pa.types.is_string(kind)):
+            raise UserError(_wrong(source, name, pa.string(), stage, f"it is {kind}"))
+
+
+def _column(values: list[Any], field: pa.Field, stage: Stage, source: str) -> pa.Array:
+    try:
+        return pa.array(values, field.type)
+    except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(_wrong(source, field.name, field.type, stage, reason)) from error
+
+
+def _wrong(source: str, name: str, kind: pa.DataType, stage: Stage, reason: str) -> str:
+    return (
+        f"start.rows: {source}: the column {name} must be {kind} for start.stage={stage.name}: "
+        f"{reason}. Give it that type, or leave it out or name it otherwise where it is not ours"
+    )
 
 
 def adopted(row: Row, stage: Stage, source: str, heading: str | None) -> Row:

@@ -127,3 +127,6 @@ def test_a_plan_goes_on_where_it_was_and_leaves_the_run_alone(tmp_path):
     assert again.returncode == 3, again.stderr
     assert "from before" in again.stderr
     assert "seeds         at least " in again.stdout
+    card = (run_dir / "plan" / "dataset" / "README.md").read_text()
+    assert "**This data set is empty**: the last rows were dropped in the stage metrics" in card
+    assert (run_dir / "plan" / "instruction_dataset.jsonl").read_text() == ""

@@ -305,8 +305,45 @@ def test_rows_of_k_solutions_pass_every_stage_of_selection(ray_local, config, tm
 def test_missing_columns_are_named(ray_local, config, tmp_path):
     (tmp_path / "made.jsonl").write_text('{"text": "x"}\n')
     cfg = config("start.stage=execution", f"start.rows='{tmp_path}/made.jsonl'")
-    with pytest.raises(UserError, match=r"lacks instruction, samples, .*it has text"):
+    said = r"made.jsonl lacks instruction, samples, .*it has text.*response will do for samples"
+    with pytest.raises(UserError, match=said):
         run(cfg)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"instruction": "x", "samples": "y"}, r"made.jsonl: the column samples must be list<"),
+        ({"instruction": "x", "response": 7}, r"made.jsonl: the column response must be string"),
+        (
+            {"instruction": ["x"], "response": "y"},
+            r"made.jsonl: the column instruction must be string for start.stage=execution: ",
+        ),
+        ({"instruction": "x", "response": "y", "line": "z"}, r"the column line must be int32"),
+    ],
+)
+def test_columns_of_another_type_are_named(ray_local, config, tmp_path, row, said):
+    (tmp_path / "made.jsonl").write_text(json.dumps(row) + "\n")
+    cfg = config("start.stage=execution", f"start.rows='{tmp_path}/made.jsonl'")
+    with pytest.raises(UserError, match=said):
+        run(cfg)
+
+
+@pytest.mark.ray
+def test_what_is_withdrawn_is_not_read_again(ray_local, config, tmp_path):
+    first = config("stages.until=quality")
+    run(first)
+    kept = [row for row in rows_of(first, "quality") if row["drop_reason"] is None]
+    gone, other = sorted(kept, key=lambda row: row["path"])[1:3]
+    lines = [json.dumps({"file_id": gone["file_id"]}), other["seed_id"]]
+    (tmp_path / "list").write_text("\n".join(lines))
+    cfg = config("stages.until=quality", f"seeds.read.withdrawn='{tmp_path}/list'")
+    run(cfg)
+    rows = [row for row in rows_of(cfg, "quality") if row["drop_reason"] == "withdrawn"]
+    assert sorted(row["path"] for row in rows) == [gone["path"], other["path"]]
+    assert {row["seed"] for row in rows} == {None}
+    assert len(rows_of(cfg, "quality")) == len(rows_of(first, "quality"))
 
 
 @pytest.mark.ray

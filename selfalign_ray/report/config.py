@@ -16,3 +16,5 @@ class ReportConfig:
     price_per_gpu_hour: float | None = setting(ge=0, decides=False)  # any currency; null: no cost
     rows_per_batch: int = setting(ge=1, decides=False)  # read at once
     sort_mb: int = setting(ge=1, decides=False)  # of lines sorted in memory, the rest on disk
+    rows_per_file: int = setting(ge=1, decides=False)  # of the folder dataset/, at most
+    dataset_dir: str | None = setting(decides=False)  # that folder; null: run_dir/dataset

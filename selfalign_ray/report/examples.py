@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
+
+import pyarrow as pa
 
 from selfalign_ray.ids import keyed_int
 from selfalign_ray.report.exports import DATASET_COLUMNS, dataset_row, dataset_stage
+from selfalign_ray.report.lines import Key
 from selfalign_ray.report.md import fenced
 from selfalign_ray.report.saved import Row, SavedStage, to_rows
 
-_ID = ("row_id", "sample_index")
+_KEY = ("row_id", "sample_index")  # of a row of the data set
 
 
 def pick(stages: Sequence[SavedStage], number: int, run_seed: int) -> list[Row]:
@@ -21,14 +24,20 @@ def pick(stages: Sequence[SavedStage], number: int, run_seed: int) -> list[Row]:
     best = heapq.nsmallest(
         number,
         (
-            (keyed_int(63, run_seed, "report", row_id), row_id, sample_index or 0)
-            for batch in stage.batches(list(_ID), dropped=False)
-            for row_id, sample_index in zip(*(batch[n].to_pylist() for n in _ID), strict=True)
+            (keyed_int(63, run_seed, "report", row_id, str(sample_index)), row_id, sample_index)
+            for batch in stage.batches(_KEY, dropped=False)
+            for row_id, sample_index in _keys(batch)
         ),
     )
-    wanted = {(row_id, index): place for place, (_, row_id, index) in enumerate(best)}
-    found = _rows(stage, wanted)
-    return sorted(found, key=lambda row: wanted[row["row_id"], row["sample_index"] or 0])
+    wanted = {(row_id, sample_index): place for place, (_, row_id, sample_index) in enumerate(best)}
+    return sorted(
+        _rows(stage, wanted), key=lambda row: wanted[row["row_id"], row["sample_index"] or 0]
+    )
+
+
+def _keys(batch: pa.Table) -> Iterator[Key]:
+    for row_id, sample_index in zip(*(batch[name].to_pylist() for name in _KEY), strict=True):
+        yield row_id, sample_index or 0
 
 
 def show(row: Row, number: int, limit: int) -> str:
@@ -57,9 +66,8 @@ def show(row: Row, number: int, limit: int) -> str:
     return "\n\n".join(parts)
 
 
-def _rows(stage: SavedStage, wanted: Mapping[tuple[str, int], int]) -> Iterator[Row]:
+def _rows(stage: SavedStage, wanted: Container[Key]) -> Iterator[Row]:
     for batch in stage.batches(DATASET_COLUMNS, dropped=False):
-        ids = zip(*(batch[name].to_pylist() for name in _ID), strict=True)
-        chosen = [n for n, (row_id, index) in enumerate(ids) if (row_id, index or 0) in wanted]
+        chosen = [index for index, key in enumerate(_keys(batch)) if key in wanted]
         if chosen:
             yield from (dataset_row(row) for row in to_rows(batch.take(chosen)))

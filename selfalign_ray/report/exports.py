@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -33,7 +32,7 @@ _CONCEPTS_COLUMNS = [*_SEED_COLUMNS, "concepts", "model"]
 _INSTRUCTION_COLUMNS = [*_SEED_COLUMNS, "concepts", "kind", "difficulty", "instruction", "model"]
 _NOT_IN_DATASET = ("hops", "sanitised", "error", "benchmark_hits", "agreement", "drop_reason")
 DATASET_COLUMNS = [name for name in schemas.SELECTED.names if name not in _NOT_IN_DATASET]
-_ORIGIN_COLUMNS = [field.name for field in schemas.ORIGIN if field.name != "row_id"]
+ORIGIN_COLUMNS = [field.name for field in schemas.ORIGIN if field.name != "row_id"]
 
 
 def write_exports(run_dir: Path, stages: Sequence[SavedStage], sort_mb: int) -> dict[str, int]:
@@ -65,8 +64,8 @@ def write_exports(run_dir: Path, stages: Sequence[SavedStage], sort_mb: int) -> 
 
 
 def dataset_stage(stages: Sequence[SavedStage]) -> SavedStage | None:
-    """The stage whose kept rows are the data set: the last one, once duplicates are out."""
-    return stages[-1] if holding(stages, "duplicates") else None
+    """The stage whose kept rows are the data set; None where the run stopped before it."""
+    return next((stage for stage in stages if stage.gives_dataset), None)
 
 
 def _functions(stages: Sequence[SavedStage]) -> Iterator[Row] | None:
@@ -87,7 +86,7 @@ def _filled(
 def _responses(stages: Sequence[SavedStage]) -> Iterator[Row] | None:
     if holding(stages, "responses") is None and holding(stages, "execution") is None:
         return None
-    columns = ["row_id", "seed_id", *_ORIGIN_COLUMNS, "instruction", "model", "samples", "verdicts"]
+    columns = ["row_id", "seed_id", *ORIGIN_COLUMNS, "instruction", "model", "samples", "verdicts"]
     tables = last_seen(stages, ("responses", "execution", "metrics"), columns)
     return (line for row in _rows(tables) for line in _sample_lines(row))
 
@@ -134,21 +133,23 @@ def dataset_row(row: Row) -> Row:
         "kind": row["kind"],
         "difficulty": row["difficulty"],
         "seed": row["seed"],
-        "origin": {name: row[name] for name in [*_ORIGIN_COLUMNS, "name", "line"]},
+        "origin": {name: row[name] for name in [*ORIGIN_COLUMNS, "name", "line"]},
         "model": row["model"],
         "sample_index": chosen,
         "samples": len(row["samples"] or ()),
         "samples_executed": len(verdicts),
         "samples_passed": sum(verdict["verdict"] == "passed" for verdict in verdicts),
         "pass_rate": row["pass_rate"],
-        "verdict": _of_sample(verdicts, chosen),
-        "metrics": _of_sample(row["metrics"] or [], chosen),
-        "strength": _of_sample(row["strength"] or [], chosen),
-        "cross_execution": _of_sample(row["cross_execution"] or [], chosen),
+        "verdict": of_sample(verdicts, chosen),
+        "metrics": of_sample(row["metrics"] or [], chosen),
+        "strength": of_sample(row["strength"] or [], chosen),
+        "cross_execution": of_sample(row["cross_execution"] or [], chosen),
+        "judge": of_sample(row["judge"] or [], chosen),
     }
 
 
-def _of_sample(items: Sequence[Row], sample_index: int | None) -> dict[str, Any] | None:
+def of_sample(items: Sequence[Row], sample_index: int | None) -> Row | None:
+    """The item that says something of a sample."""
     return next((item for item in items if item["sample_index"] == sample_index), None)
 
 

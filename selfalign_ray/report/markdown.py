@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from selfalign_ray import pipeline
 from selfalign_ray.config import RunConfig
 from selfalign_ray.report.contamination import Contamination, as_markdown
 from selfalign_ray.report.examples import show
@@ -75,7 +76,7 @@ def _banners(cfg: RunConfig, funnel: Funnel, figures: Figures) -> Iterator[str]:
 
 def _result(cfg: RunConfig, funnel: Funnel, figures: Figures) -> str:
     source = "rows made elsewhere" if funnel.files is None else f"{funnel.files:,} files"
-    whole = not cfg.stages.until or "duplicates" in figures.stage_seconds
+    whole = not cfg.stages.until or pipeline.stages(cfg)[-1].name in figures.stage_seconds
     what = "instruction-response pairs" if whole else f"rows after the stage {cfg.stages.until}"
     seconds = sum(figures.stage_seconds.values())
     text = f"**{funnel.kept:,} {what}** from {source} in {span(seconds)}"

@@ -105,6 +105,7 @@ def slice_of(cfg: RunConfig) -> RunConfig:
         run_dir=str(Path(cfg.run_dir) / FOLDER),
         source=dataclasses.replace(cfg.source, limit=files),
         seeds=dataclasses.replace(cfg.seeds, sample=limited),
+        report=dataclasses.replace(cfg.report, dataset_dir=None),
     )
 
 

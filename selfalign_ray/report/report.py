@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,17 @@ from typing import Any
 
 from selfalign_ray import pipeline
 from selfalign_ray.config import RunConfig
+from selfalign_ray.report.card import Facts, facts_of, run_id
 from selfalign_ray.report.contamination import take_contamination
+from selfalign_ray.report.dataset import (
+    FOLDER,
+    check_folder,
+    published_schema,
+    sorted_rows,
+    write_folder,
+)
 from selfalign_ray.report.examples import pick
-from selfalign_ray.report.exports import DATASET, write_exports
+from selfalign_ray.report.exports import DATASET, dataset_stage, write_exports
 from selfalign_ray.report.figures import Figures, as_data, take_figures
 from selfalign_ray.report.funnel import Funnel, take_funnel
 from selfalign_ray.report.machine import commit, hardware, versions
@@ -23,6 +32,7 @@ from selfalign_ray.report.markdown import is_standin, markdown
 from selfalign_ray.report.saved import SavedStage, chain
 from selfalign_ray.stage import now, write_whole
 from selfalign_ray.watch.masking import Masker
+from selfalign_ray.withdrawn import RECORD, Withdrawn, kinds_of, read_list
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +45,7 @@ class Summary:
     """What a run ended with."""
 
     dataset: Path | None  # None where the run stopped before the last stage
+    folder: Path | None  # the same, for `datasets.load_dataset`
     report: Path
     kept: int  # rows after the last stage
     counts: dict[str, int]  # lines of each exported file
@@ -42,42 +53,125 @@ class Summary:
     standin: bool  # no result: the engine was the stand-in
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """What the files of a run were made of."""
+
+    stages: list[SavedStage]
+    funnel: Funnel
+    figures: Figures
+    counts: dict[str, int]
+    folder: Path | None
+
+
 def report(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> Summary:
-    """Writes the exports, `pipeline_report.md` and, last, `manifest.json`.
+    """Writes the exports, the folder `dataset/`, `pipeline_report.md` and, last, `manifest.json`.
 
     Args:
         cfg: the run's settings.
         run_dir: with the saved stages of a run that has ended.
         sandbox: what `Sandbox.describe` says; None where nothing was executed.
+
+    Raises:
+        UserError: the folder is another run's.
     """
     (run_dir / MANIFEST).unlink(missing_ok=True)  # until all of it is new
-    stages = chain(
-        run_dir, [stage.name for stage in pipeline.selected(cfg)], cfg.report.rows_per_batch
+    written = _write(cfg, run_dir, sandbox)
+    funnel, figures = written.funnel, written.figures
+    manifest = manifest_of(cfg, written.stages, funnel, figures, written.counts, sandbox)
+    _write_manifest(run_dir, manifest)
+    return Summary(
+        dataset=run_dir / DATASET if DATASET in written.counts else None,
+        folder=written.folder,
+        report=run_dir / REPORT,
+        kept=funnel.kept,
+        counts=written.counts,
+        problems=funnel.problems,
+        standin=is_standin(cfg, figures),
     )
+
+
+def report_again(cfg: RunConfig, run_dir: Path, manifest: dict[str, Any]) -> list[str]:
+    """Writes all that `report` does for a run that has lost rows since.
+
+    Args:
+        cfg: the run's settings.
+        run_dir: with the saved stages, without those rows.
+        manifest: of before, of which only the counts are written anew.
+
+    Returns:
+        What does not add up.
+
+    Raises:
+        UserError: the folder is another run's.
+    """
+    sandbox = manifest["sandbox"]
+    written = _write(cfg, run_dir, sandbox)
+    parts = (written.stages, written.funnel, written.figures, written.counts)
+    new = manifest_of(cfg, *parts, sandbox)
+    kept = ("started", "finished", "versions", "commit", "hardware", "config")
+    _write_manifest(run_dir, new | {name: manifest[name] for name in kept})
+    return written.funnel.problems
+
+
+def saved_stages(cfg: RunConfig, run_dir: Path) -> list[SavedStage]:
+    """The saved stages of a run that led to its last rows."""
+    names = [stage.name for stage in pipeline.selected(cfg)]
+    return chain(run_dir, names, cfg.report.rows_per_batch, pipeline.stages(cfg)[-1].name)
+
+
+def check_dataset_dir(cfg: RunConfig) -> None:
+    """That the folder of the data set is this run's to write.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if cfg.report.dataset_dir is not None:
+        this = f"{cfg.name} in {cfg.run_dir}"
+        check_folder(Path(cfg.report.dataset_dir).absolute(), run_id(cfg), this)
+
+
+def _write(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> _Written:
+    stages = saved_stages(cfg, run_dir)
     counts = write_exports(run_dir, stages, cfg.report.sort_mb)
     funnel, figures = take_funnel(stages), take_figures(stages)
     for problem in funnel.problems:
         log.error("the counts do not add up: %s", problem)
+    contamination = take_contamination(run_dir, stages)
+    facts = facts_of(cfg, funnel, figures, contamination, standin=is_standin(cfg, figures))
+    folder = _write_folder(cfg, run_dir, stages, facts)
     text = markdown(
         cfg,
         funnel,
         figures,
-        contamination=take_contamination(run_dir, stages),
+        contamination=contamination,
         examples=pick(stages, cfg.report.examples, cfg.run_seed),
         sandbox=sandbox,
     )
     write_whole(run_dir / REPORT, text)
-    manifest = manifest_of(cfg, stages, funnel, figures, counts, sandbox)
+    return _Written(stages=stages, funnel=funnel, figures=figures, counts=counts, folder=folder)
+
+
+def _write_folder(
+    cfg: RunConfig, run_dir: Path, stages: Sequence[SavedStage], facts: Facts
+) -> Path | None:
+    stage, own = dataset_stage(stages), run_dir / FOLDER
+    if stage is None:
+        shutil.rmtree(own, ignore_errors=True)  # of an earlier run that went further
+        return None
+    check_dataset_dir(cfg)
+    folder = Path(cfg.report.dataset_dir).absolute() if cfg.report.dataset_dir else own
+    lists = [path for path in (run_dir / RECORD, folder / RECORD) if path.exists()]
+    gone = Withdrawn(frozenset(entry for path in lists for entry in read_list(path).entries))
+    rows = sorted_rows(stage, run_dir / f".{FOLDER}.rows", cfg.report.sort_mb)
+    kept = (row for row in rows if not kinds_of(row, gone))
+    write_folder(folder, kept, published_schema(), facts | {"withdrawn": len(gone.entries)})
+    return folder
+
+
+def _write_manifest(run_dir: Path, manifest: dict[str, Any]) -> None:
     masked = Masker(os.environ).tree(manifest)
     write_whole(run_dir / MANIFEST, json.dumps(masked, indent=2, default=str) + "\n")
-    return Summary(
-        dataset=run_dir / DATASET if DATASET in counts else None,
-        report=run_dir / REPORT,
-        kept=funnel.kept,
-        counts=counts,
-        problems=funnel.problems,
-        standin=is_standin(cfg, figures),
-    )
 
 
 def manifest_of(

@@ -25,6 +25,7 @@ class SavedStage:
     manifest: Mapping[str, Any]
     rows: Path
     rows_per_batch: int
+    gives_dataset: bool  # whether its kept rows are the data set
 
     @property
     def columns(self) -> list[str]:
@@ -56,7 +57,9 @@ class SavedStage:
         return pads.dataset(self.rows, format="parquet")
 
 
-def chain(run_dir: Path, table: Sequence[str], rows_per_batch: int) -> list[SavedStage]:
+def chain(
+    run_dir: Path, table: Sequence[str], rows_per_batch: int, dataset: str | None = None
+) -> list[SavedStage]:
     """The saved stages from the first to the last of `table`, each fed by the one before it.
 
     A folder that another run with other stages left is no part of it.
@@ -65,6 +68,7 @@ def chain(run_dir: Path, table: Sequence[str], rows_per_batch: int) -> list[Save
         run_dir: of the run.
         table: the names of the run's stages, in order.
         rows_per_batch: how many rows a stage's batches have at most.
+        dataset: the name of the stage whose kept rows are the data set; None: none of them is.
     """
     found: list[SavedStage] = []
     end = len(table)
@@ -82,6 +86,7 @@ def chain(run_dir: Path, table: Sequence[str], rows_per_batch: int) -> list[Save
                 manifest=manifest,
                 rows=saved.rows,
                 rows_per_batch=rows_per_batch,
+                gives_dataset=dataset in group,
             )
         )
         end = list(table).index(group[0]) if group[0] in table else 0

@@ -152,6 +152,7 @@ class ReadConfig:
     licenses: list[str] | None  # SPDX identifiers allowed; null: any, and none found as well
     max_bytes: int = setting(ge=1)  # of a file; a larger one is dropped as too_large
     files_per_block: int = setting(ge=1, decides=False)  # read by one task, in memory together
+    withdrawn: str | None  # a list of ids that stay out, withdrawn.py; null: there is none
 
 
 @dataclass(kw_only=True)

@@ -15,6 +15,7 @@ from selfalign_ray.seeds.child import Died, Limits, answers
 from selfalign_ray.seeds.config import QualityConfig
 from selfalign_ray.seeds.functions import limits_of
 from selfalign_ray.seeds.rules import fault
+from selfalign_ray.withdrawn import withdrawn_of, without_withdrawn
 
 
 def quality(ds: Dataset | None, cfg: RunConfig) -> Dataset:
@@ -26,16 +27,17 @@ def quality(ds: Dataset | None, cfg: RunConfig) -> Dataset:
 
     Returns:
         The same rows; rows dropped before pass through. Drop reasons: is_test, syntax_error,
-        those that QualityConfig names beside its rules, and those of a seed that ends the parser
-        (see `functions`).
+        those that QualityConfig names beside its rules, those of a seed that ends the parser
+        (see `functions`), and withdrawn, which empties the row.
     """
     assert ds is not None
-    return ds.map_batches(
+    rows = ds.map_batches(
         partial(judged, rules=cfg.seeds.quality, limits=limits_of(cfg.seeds.functions)),
         batch_size=None,
         batch_format="pyarrow",
         concurrency=cfg.seeds.concurrency,
     )
+    return without_withdrawn(rows, withdrawn_of(cfg))
 
 
 def judged(seeds: pa.Table, *, rules: QualityConfig, limits: Limits) -> pa.Table:

@@ -29,6 +29,7 @@ from selfalign_ray.seeds.sources import folder, installed, tables
 from selfalign_ray.seeds.sources.blobs import Fetcher
 from selfalign_ray.seeds.sources.listing import ListedFile
 from selfalign_ray.seeds.text import decode
+from selfalign_ray.withdrawn import withdrawn_of, without_withdrawn
 
 _WINDOW = 100_000  # files of a list in the driver's memory at once
 
@@ -52,15 +53,20 @@ def read(ds: Dataset | None, cfg: RunConfig) -> Dataset:
         follows from `run_seed` and the files' places alone. Drop reasons: license_unknown,
         license_not_allowed, unreadable, too_large, empty, binary, bad_encoding, unknown_codec;
         for tables those that WantedConfig names, no_content, bad_json and broken_part (a row
-        group or file that cannot be read); where contents are fetched those of `blobs.Fetcher`.
+        group or file that cannot be read); where contents are fetched those of `blobs.Fetcher`;
+        before all others withdrawn.
 
     Raises:
         UserError: the source names what does not exist, lists no file or cannot be read at all.
     """
     assert ds is None, "read is where rows begin"
     source = cfg.source
-    if isinstance(source, TableSource):
-        return _read_tables(source, cfg)
+    rows = _read_tables(source, cfg) if isinstance(source, TableSource) else _read_files(cfg)
+    return without_withdrawn(rows, withdrawn_of(cfg))
+
+
+def _read_files(cfg: RunConfig) -> Dataset:
+    source = cfg.source
     settings = cfg.seeds.read
     blocks = listed_blocks(source, cfg.run_seed, settings.licenses, settings.files_per_block)
     # Each block goes to Ray's store, which spills: the driver does not hold the list.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ _REASONS = (
     "no_tests",
     "two_test_sections",
     "bad_fence",
+    "parts_out_of_order",
     "incomplete",
     "control_characters",
     "response_too_long",
@@ -58,8 +60,8 @@ def sanitise(ds: Dataset, cfg: RunConfig) -> Dataset:
         `schemas.SELECTED` rows without what `choose` adds, as many as came in, in any order.
         Drop reasons by the instruction: instruction_too_long, instruction_fence,
         instruction_leak, control_characters. A row whose samples were all refused has the reason
-        of most of them: no_tests, two_test_sections, bad_fence, incomplete, control_characters
-        or response_too_long.
+        of most of them: no_tests, two_test_sections, bad_fence, parts_out_of_order,
+        incomplete, control_characters or response_too_long.
     """
     run = partial(
         add_sanitised,
@@ -76,7 +78,7 @@ class Rules:
 
     max_instruction_words: int
     tests_heading: re.Pattern[str] | None  # None: the responses have no tests
-    part_headings: frozenset[str]  # the lines between the parts of a response
+    part_headings: tuple[str, ...]  # the lines between the parts of a response, in order
     example_marks: tuple[str, ...]  # how the lines begin that frame a few-shot example
     in_comments: re.Pattern[str] | None  # a marker of incomplete code
     in_prose: re.Pattern[str] | None  # likewise, at the start of a line
@@ -97,7 +99,7 @@ def rules_of(cfg: SanitiseConfig, recipe: RecipeConfig) -> Rules:
         tests_heading=None
         if recipe.tests_heading is None
         else re.compile(rf"^[ \t]*{re.escape(recipe.tests_heading)}[ \t]*:?[ \t]*$", re.MULTILINE),
-        part_headings=frozenset(_literal_lines(recipe.hops["responses"].output, whole=True)),
+        part_headings=tuple(_literal_lines(recipe.hops["responses"].output, whole=True)),
         example_marks=tuple(sorted(marks)),
         in_comments=re.compile(found) if markers else None,
         in_prose=re.compile(rf"^[\s#>*-]*{found}", re.MULTILINE) if markers else None,
@@ -180,6 +182,8 @@ def sanitised_response(
         above, reason = without_tests(text, rules.tests_heading, cut=cut)
         if reason is not None:
             return None, reason
+        if not parts_in_order(above, rules.part_headings):
+            return None, "parts_out_of_order"
         if cfg.mode != "code_only":
             raw, blocks = above, list(blocks_of(above))
     if is_incomplete(blocks, rules) or (cfg.refuse_stubs and has_stub(code)):
@@ -206,7 +210,18 @@ def is_incomplete(blocks: list[Block], rules: Rules) -> bool:
     return False
 
 
-def tidy(blocks: list[Block], part_headings: frozenset[str], *, comments: bool) -> str:
+def parts_in_order(text: str, part_headings: tuple[str, ...]) -> bool:
+    """Whether the headings that the prose has stand in the recipe's order, none of them twice.
+
+    A heading may be left out; one that comes again begins another answer.
+    """
+    prose = (block.content for block in blocks_of(text) if block.language is None)
+    lines = (line.strip() for content in prose for line in content.split("\n"))
+    places = [part_headings.index(line) for line in lines if line in part_headings]
+    return all(place < after for place, after in itertools.pairwise(places))
+
+
+def tidy(blocks: list[Block], part_headings: tuple[str, ...], *, comments: bool) -> str:
     """The blocks in order, one empty line between two, without the headings of parts."""
     texts = []
     for block in blocks:

@@ -13,7 +13,7 @@ UNTIL_RESPONSES = TABLE[: TABLE.index("responses") + 1]
 
 
 def export(run_dir: Path, table: list[str] = TABLE, rows_per_batch: int = 3) -> dict[str, int]:
-    return write_exports(run_dir, chain(run_dir, table, rows_per_batch), 1)
+    return write_exports(run_dir, chain(run_dir, table, rows_per_batch, "duplicates"), 1)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from tests.report.conftest import TABLE, hop_row, sample, stages_of_a_run
 
 
 def figures_of(run_dir: Path, table: list[str] = TABLE) -> Figures:
-    return take_figures(chain(run_dir, table, 3))
+    return take_figures(chain(run_dir, table, 3, "duplicates"))
 
 
 def test_hops_are_summed_over_all_rows_that_asked(write_run: Callable[..., Path]) -> None:

@@ -197,7 +197,7 @@ def projected(run_config: RunConfigOf, write_run: Callable[..., Path]) -> Callab
     def made(overrides: list[str], **replaced: Any) -> str:
         run_dir = write_run(**replaced)
         cfg = run_config("plan.rows=1000", *overrides)
-        return write_projection(cfg, chain(run_dir, TABLE, 1024), run_dir, cpus=4)
+        return write_projection(cfg, chain(run_dir, TABLE, 1024, "duplicates"), run_dir, cpus=4)
 
     return made
 

@@ -98,6 +98,26 @@ def test_the_mode_says_what_is_left_of_four_parts(respond: Any, mode: str, respo
     assert respond(sample(FOUR_PARTS), "sc2_instruct", f"mode={mode}") == (response, None)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("### Reasoning\nAdding is easy.\n", ""), None),
+        (("### Explanation", "### Reasoning"), "parts_out_of_order"),
+        (("It adds.", "It adds.\n\n### Implementation\nAnother one."), "parts_out_of_order"),
+        (("### Explanation", "### Explanation\n\n### Explanation"), "parts_out_of_order"),
+        (("    # sum", "    # sum\n### Explanation\n### Reasoning"), None),
+        (("It adds.", "### Remarks\nIt adds."), None),
+    ],
+)
+def test_the_parts_stand_in_the_recipes_order(
+    respond: Any, change: tuple[str, str], reason: str | None
+) -> None:
+    assert change[0] in FOUR_PARTS
+    for mode in ("raw", "smart", "code_only"):
+        found = respond(sample(FOUR_PARTS.replace(*change)), "sc2_instruct", f"mode={mode}")
+        assert found[1] == reason
+
+
 @pytest.mark.parametrize("mode", ["raw", "smart", "code_only"])
 def test_windows_line_ends_become_others(respond: Any, mode: str) -> None:
     windows = sample(FOUR_PARTS.replace("\n", "\r\n"), CODE.replace("\n", "\r\n"))
