@@ -161,9 +161,10 @@ def test_what_was_ended_on_the_way_is_gone_on_with(
     def ended(stage: Path) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("selfalign_ray.withdraw._recount", ended)
-        withdraw(run_dir, listed("theirs"), dry_run=False)
+        with pytest.raises(KeyboardInterrupt):
+            withdraw(run_dir, listed("theirs"), dry_run=False)
     assert withdraw(run_dir, listed("theirs"), dry_run=False).problems == []
     assert json.loads((run_dir / "manifest.json").read_text())["adds_up"] is True
     assert OURS not in texts_below(run_dir)
