@@ -1,5 +1,7 @@
-"""What selection costs: the novelty filter beside a plain pairwise ROUGE-L.
+"""What validation and selection cost: measures, test strength, and the novelty filter.
 
+metrics       the static measures of passing samples (metrics.py)
+strength      stubs, mutants and coverage in the sandbox, a passing sample (strength.py)
 novelty       5,000 instructions: the stage's arithmetic beside a loop that measures every
               instruction against every one kept so far, by the package rouge-score
 novelty_100k  100,000 instructions through the stage, as a Ray job of the machine's cores
@@ -13,7 +15,7 @@ loop with its subsequence from rapidfuzz. --reference-rows 5000 measures the loo
 
 Each part runs alone with --only; what is compared is measured in turn, round by round.
 
-python benchmarks/bench_selection.py [--only novelty novelty_100k] [--rounds 3]
+python benchmarks/bench_selection.py [--only metrics strength] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -45,13 +47,16 @@ from rouge_score import rouge_scorer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from metrics import metrics
+from strength import strength
+
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
 from selfalign_ray.rouge import share_of, tokens_of
 from selfalign_ray.selection.duplicates import place_of
 from selfalign_ray.selection.novelty import gone_of, novelty, signed
 
-TARGETS = {"novelty_ratio": 50}  # at least
+TARGETS = {"metrics_per_second_per_core": 150, "novelty_ratio": 50}  # at least
 CEILINGS = {"novelty_100k_seconds": 600}  # at most
 COLUMNS = ("row_id", "source", "path", "seed_id", "instruction")
 FRAMES = (
@@ -245,6 +250,8 @@ def part_novelty_100k(options: argparse.Namespace) -> Figures:
 
 # By name; a part's figures begin with its targets.
 PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
+    "metrics": lambda options: metrics(options.rounds),
+    "strength": lambda options: strength(options.rounds),
     "novelty": part_novelty,
     "novelty_100k": part_novelty_100k,
 }
@@ -275,7 +282,16 @@ def main() -> None:
         "python": platform.python_version(),
         "versions": {
             name: importlib.metadata.version(name)
-            for name in ("numpy", "pyarrow", "rapidfuzz", "ray", "rouge-score")
+            for name in (
+                "numpy",
+                "pyarrow",
+                "pycodestyle",
+                "radon",
+                "rapidfuzz",
+                "ray",
+                "rouge-score",
+                "ruff",
+            )
         },
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -24,7 +24,7 @@ def definitions(tree: ast.AST) -> Iterator[Definition]:
     todo: list[tuple[ast.AST, bool, bool]] = [(tree, False, False)]
     while todo:
         node, in_class, local = todo.pop()
-        for child in ast.iter_child_nodes(node):
+        for child in _statements(node):
             if isinstance(child, ast.ClassDef):
                 yield Definition(child, method=False, local=local)
                 todo.append((child, True, local))
@@ -33,6 +33,12 @@ def definitions(tree: ast.AST) -> Iterator[Definition]:
                 todo.append((child, False, True))
             else:
                 todo.append((child, in_class, local))
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """What stands right below a statement, handler or case, expressions apart: they hold none."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        yield from getattr(node, name, ())
 
 
 def parameters(function: Function, *, method: bool) -> list[ast.arg]:

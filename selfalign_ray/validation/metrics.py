@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import io
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -13,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pycodestyle
 from radon.complexity import add_inner_blocks
-from radon.metrics import mi_visit
+from radon.metrics import h_visit_ast, mi_compute
+from radon.raw import analyze
 from radon.visitors import ComplexityVisitor
 from ray.data import Dataset
 
@@ -115,8 +115,8 @@ def measure(sample: Row, asked: list[Asked], violations: int | None, cfg: Metric
         measures |= _attempt(style, code, cfg)
         tree, tests_tree = parse(code), parse(tests)
         if tree is not None:
-            measures |= _of_tree(tree) | _attempt(complexity, tree)
-            measures |= _attempt(maintainability, code) | _attempt(alignment, tree, asked)
+            measures |= _of_tree(tree) | _attempt(complexity, code, tree)
+            measures |= _attempt(alignment, tree, asked)
         if tree is not None and tests_tree is not None:
             measures |= _attempt(asserts, tree, tests_tree)
     measures["gate"] = gate_of(measures, cfg)
@@ -189,19 +189,27 @@ def type_coverage(tree: ast.Module) -> float:
     return annotated / places if places else 1.0
 
 
-def complexity(tree: ast.Module) -> Row:
-    """Cyclomatic complexity over all functions; of the module where there are none."""
+def complexity(code: str, tree: ast.Module) -> Row:
+    """Cyclomatic complexity over all functions, or of a module without any; maintainability."""
     visitor = ComplexityVisitor.from_ast(tree)
     blocks = add_inner_blocks(visitor.blocks)
     found = [b.complexity for b in blocks if b.letter in "FM"] or [visitor.complexity]
-    return {"complexity_max": max(found), "complexity_mean": sum(found) / len(found)}
+    return {
+        "complexity_max": max(found),
+        "complexity_mean": sum(found) / len(found),
+        **_attempt(maintainability, code, tree, visitor.total_complexity),
+    }
 
 
-def maintainability(code: str) -> Row:
-    """The index of radon, 0 to 100: volume, complexity, lines and comments in one number."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-        return {"maintainability": mi_visit(code, multi=True)}
+def maintainability(code: str, tree: ast.Module, total_complexity: int) -> Row:
+    """The index of radon, 0 to 100: volume, complexity, lines and comments in one number.
+
+    As its `mi_visit` has it, docstrings counted as comments, without parsing a second time.
+    """
+    raw = analyze(code)
+    comments = 100 * (raw.comments + raw.multi) / raw.sloc if raw.sloc else 0.0
+    volume = h_visit_ast(tree).total.volume
+    return {"maintainability": mi_compute(volume, total_complexity, raw.lloc, comments)}
 
 
 def alignment(tree: ast.Module, asked: list[Asked]) -> Row:

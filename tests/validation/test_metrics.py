@@ -10,6 +10,7 @@ import ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from radon.metrics import mi_visit
 
 from selfalign_ray import schemas
 from selfalign_ray.config import conf_dir
@@ -153,8 +154,18 @@ def test_type_coverage(code: str, share: float) -> None:
 
 def test_complexity_is_of_the_worst_function_inner_ones_too() -> None:
     code = "def f(a):\n    def g(b):\n        return 1 if b else 2 if a else 3\n    return g"
-    assert complexity(ast.parse(code)) == {"complexity_max": 3, "complexity_mean": 2.0}
-    assert complexity(ast.parse("if x:\n    pass"))["complexity_max"] == 2
+    found = complexity(code, ast.parse(code))
+    assert (found["complexity_max"], found["complexity_mean"]) == (3, 2.0)
+    module = "if x:\n    pass"
+    assert complexity(module, ast.parse(module))["complexity_max"] == 2
+
+
+def test_maintainability_is_radon_s_own_figure() -> None:
+    library = Path(ast.__file__).parent.glob("*.py")
+    paths = sorted(path for path in library if path.stat().st_size < 5_000)
+    for code in (path.read_text(encoding="utf-8") for path in paths):
+        found = complexity(code, ast.parse(code))["maintainability"]
+        assert found == pytest.approx(mi_visit(code, multi=True))
 
 
 def test_imports_are_top_level_modules() -> None:
