@@ -43,9 +43,13 @@ def worker_environment(engine: EngineConfig, device: str) -> dict[str, str]:
     threads = engine.cpu_threads or len(cores)
     # One engine has the machine, so its threads stay on their cores; several share them.
     affinity = {"GOMP_CPU_AFFINITY": " ".join(map(str, cores))} if engine.engines == 1 else {}
+    # A helper of vLLM's that scores prompts is compiled all the same: it wants a C++ compiler and a
+    # path without spaces, and its failure ends the engine.
+    eager = {"TORCHDYNAMO_DISABLE": "1"} if engine.enforce_eager is not False else {}
     return (
         common
         | affinity
+        | eager
         | {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -563,6 +563,7 @@ def vllm_server(tmp_path_factory):
     )
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options.split()]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    environment["TORCHDYNAMO_DISABLE"] = "1"  # no compiler, as in our own engines on a CPU
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     with log.open("w") as out:
         server = subprocess.Popen(
