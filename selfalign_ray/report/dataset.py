@@ -37,7 +37,7 @@ from selfalign_ray.withdrawn import RECORD, Withdrawn, record
 FOLDER, CARD, FACTS = "dataset", "README.md", "dataset.json"
 DATA, MESSAGES = "data", "messages"
 _ROWS_PER_GROUP = 1000  # of a file, in memory together when it is written or read
-_SAMPLES = ("samples", "verdicts", "metrics")  # which dataset_row reads
+_SAMPLES = ("samples", "verdicts")  # which dataset_row reads
 _TURN = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
 _CHAT = pa.schema(
     [
@@ -61,10 +61,9 @@ def published_schema() -> pa.Schema:
         "origin": pa.struct([pa.field(name, selected.field(name).type) for name in names]),
         **dict.fromkeys(("samples", "samples_executed", "samples_passed"), pa.int32()),
         "verdict": schemas.VERDICT,
-        "metrics": schemas.METRICS,
     }
     first = dataset_row(dict.fromkeys(DATASET_COLUMNS))
-    fields = [pa.field(n, types[n] if n in types else selected.field(n).type) for n in first]
+    fields = [pa.field(n, types.get(n) or _one(selected.field(n).type)) for n in first]
     others = [selected.field(name) for name in _others(first)]
     return pa.schema([*fields, *(pa.field(f.name, _one(f.type)) for f in others)])
 

@@ -15,6 +15,7 @@ from selfalign_ray import schemas
 from selfalign_ray.report.contamination import hit_lines
 from selfalign_ray.report.lines import SortedLines
 from selfalign_ray.report.saved import Row, SavedStage, holding, last_seen, to_rows
+from selfalign_ray.validation.gates import GATED
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +142,7 @@ def dataset_row(row: Row) -> Row:
         "samples_passed": sum(verdict["verdict"] == "passed" for verdict in verdicts),
         "pass_rate": row["pass_rate"],
         "verdict": of_sample(verdicts, chosen),
-        "metrics": of_sample(row["metrics"] or [], chosen),
-        "strength": of_sample(row["strength"] or [], chosen),
-        "cross_execution": of_sample(row["cross_execution"] or [], chosen),
-        "judge": of_sample(row["judge"] or [], chosen),
+        **{name: of_sample(row[name] or [], chosen) for name in GATED},
     }
 
 
