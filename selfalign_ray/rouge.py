@@ -37,6 +37,7 @@ _WORDS = 32  # 64-bit words of a signature
 _BITS_PER_TOKEN = 1.25  # of a folded signature, for the tokens of both texts: the fastest
 # What is worked on at once: arrays of pairs that stay in a core's cache, and few calls of numpy.
 _ROWS, _COLUMNS = 32, 2048
+_CROWDED = 0.02  # of a tile's pairs: more are left than a wider signature costs
 _SIGNED = 500  # texts whose bits are counted
 _MEASURED = 50_000  # pairs whose subsequence is sought
 _STEP = 1024  # texts that are compared with each other before it is known which of them stay
@@ -184,6 +185,7 @@ def _candidates(left: Texts, right: Texts, share: Fraction) -> Iterator[Ints]:
     lengths, widths = left.sizes[rows], right.sizes[columns]
     folds: dict[int, tuple[Keys, Keys]] = {}
     room = _Room()
+    wider = 1
     a, b = share.numerator, share.denominator
     for start in range(0, len(rows), _ROWS):
         tile = slice(start, start + _ROWS)
@@ -193,12 +195,14 @@ def _candidates(left: Texts, right: Texts, share: Fraction) -> Iterator[Ints]:
         first, end = (int(i) for i in np.searchsorted(widths, [least, most + 1]))
         for low in range(first, end, _COLUMNS):
             span = slice(low, min(low + _COLUMNS, end))
-            words = _words(longest + int(widths[span.stop - 1]))
+            words = min(_WORDS, wider * _words(longest + int(widths[span.stop - 1])))
             if words not in folds:
                 folds[words] = _folded(left.bits[rows], words), _folded(right.bits[columns], words)
             one, other = folds[words]
             limits = (b - a) * (longest + widths[span]) // b
             near = room.near(one[:, tile], other[:, span], limits)
+            if len(near) > _CROWDED * _ROWS * _COLUMNS and words < _WORDS:
+                wider *= 2  # texts of one template: a pair less to look at is worth the bits
             if len(near):
                 i, j = np.divmod(near, span.stop - low)
                 pairs = np.stack([rows[tile][i], columns[span][j]])
