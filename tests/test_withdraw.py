@@ -25,6 +25,7 @@ from tests.report.conftest import (  # noqa: F401 - a fixture
     write_run,
 )
 
+NO_NOVELTY = "selection.novelty.enabled=false"  # the run by hand ends with `duplicates`
 OURS = "def secret_of_theirs(): ..."
 
 
@@ -56,7 +57,7 @@ def finished(
                 selected_row(3, **of(3), drop_reason="duplicate_instruction"),
             ],
         )
-        report(run_config("report.examples=9", *overrides), run_dir, None)
+        report(run_config("report.examples=9", NO_NOVELTY, *overrides), run_dir, None)
         return run_dir
 
     return made
@@ -205,7 +206,7 @@ def test_a_published_folder_gets_nothing_back(
     place = f"report.dataset_dir={tmp_path}/published"
     run_dir = finished(place)
     withdraw(tmp_path / "published", listed("theirs"), dry_run=False)
-    report(run_config(place), run_dir, None)
+    report(run_config(place, NO_NOVELTY), run_dir, None)
     assert "theirs" not in texts_below(tmp_path / "published")
     found = withdraw(run_dir, listed("mine"), dry_run=False)
     assert found.rows[f"{tmp_path}/published"] == 2
@@ -289,5 +290,5 @@ def test_what_is_no_data_set_is_told_in_a_line(
 def test_the_settings_of_a_manifest_are_those_of_the_run(
     run_config: Callable[..., RunConfig], overrides: list[str]
 ) -> None:
-    cfg = run_config(*overrides)
+    cfg = run_config(NO_NOVELTY, *overrides)
     assert config_of(json.loads(json.dumps(dataclasses.asdict(cfg)))) == cfg

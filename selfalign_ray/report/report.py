@@ -117,7 +117,10 @@ def report_again(cfg: RunConfig, run_dir: Path, manifest: dict[str, Any]) -> lis
 def saved_stages(cfg: RunConfig, run_dir: Path) -> list[SavedStage]:
     """The saved stages of a run that led to its last rows."""
     names = [stage.name for stage in pipeline.selected(cfg)]
-    return chain(run_dir, names, cfg.report.rows_per_batch, pipeline.stages(cfg)[-1].name)
+    whole = [stage.name for stage in pipeline.stages(cfg)]
+    # With `stages.until`, what duplicates are out of is a data set already.
+    is_dataset = whole.index(names[-1]) >= whole.index("duplicates")
+    return chain(run_dir, names, cfg.report.rows_per_batch, names[-1] if is_dataset else None)
 
 
 def check_dataset_dir(cfg: RunConfig) -> None:

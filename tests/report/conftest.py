@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from selfalign_ray import schemas
+from selfalign_ray.config import RunConfig
 
 Row = dict[str, Any]
 TABLE = [
@@ -169,6 +170,12 @@ def stages_of_a_run() -> dict[str, tuple[list[str], pa.Schema, list[Row]]]:
             ],
         ),
     }
+
+
+@pytest.fixture
+def run_config(run_config: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
+    """Settings of the run above, whose last stage is `duplicates`."""
+    return lambda *overrides: run_config("selection.novelty.enabled=false", *overrides)
 
 
 def write_stage(

@@ -91,7 +91,8 @@ def test_every_column_of_a_data_set_row_is_there_or_is_left_out_by_name() -> Non
     published = dataset.published_schema()
     origin = published.field("origin").type
     names = {*published.names, *(origin.field(i).name for i in range(origin.num_fields))}
-    working = {"samples", "sanitised", "hops", "error", "benchmark_hits", "drop_reason"}
+    evidence = {"benchmark_hits", "agreement", "drop_reason"}
+    working = {"samples", "sanitised", "hops", "error", *evidence}
     renamed = {"final_instruction", "verdicts"}
     assert set(schemas.SELECTED.names) - names <= working | renamed
     per_sample = [f.name for f in published if pa.types.is_list(f.type)]

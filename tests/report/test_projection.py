@@ -187,7 +187,7 @@ def test_the_slice_is_the_same_run_on_few_seeds_elsewhere(run_config: RunConfigO
     assert slice_of(run_config("plan.rows=9", "source.limit=null")).source.limit == 1000
     changed = replace(part, name=cfg.name, run_dir=cfg.run_dir, source=cfg.source, seeds=cfg.seeds)
     assert changed == cfg
-    assert (cfg.seeds.sample.limit, cfg.source.limit) == (36, 150)
+    assert (cfg.seeds.sample.limit, cfg.source.limit) == (48, 150)
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_a_projection_from_saved_stages(projected: Callable[..., str], tmp_path:
         "at 3 a GPU-hour",
         "responses writes 73% of the tokens",
         "What the slice cannot tell:",
-        "seeds.sample.limit=36 ends the run at about 9 rows",
+        "seeds.sample.limit=48 ends the run at about 12 rows",
     ):
         assert said in text
     assert "STAND-IN" not in text
