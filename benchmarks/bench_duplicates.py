@@ -15,11 +15,8 @@ import argparse
 import ast
 import contextlib
 import dataclasses
-import datetime as dt
-import json
 import logging
 import os
-import platform
 import random
 import statistics
 import sys
@@ -37,6 +34,7 @@ os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])  # of Ray's 
 import numpy as np
 import pyarrow as pa
 import ray
+from measure import load_average, tell
 from omegaconf import OmegaConf
 
 from selfalign_ray.config import conf_dir
@@ -267,22 +265,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--results", type=Path, help="a JSON file to write")
     options = parser.parse_args()
-    load = os.getloadavg()[0]
+    before = load_average()
     figures = duplicate_figures(options.sample, options.rows, options.rounds)
     result = figures | {
         "missed": [name for name, least in TARGETS.items() if figures[name] < least],
         "targets": TARGETS,
         "rounds": options.rounds,
-        "machine": f"{os.cpu_count()} x {platform.machine()}, Linux {platform.release()}",
-        "load_before_and_after": [round(load, 1), round(os.getloadavg()[0], 1)],
-        "python": platform.python_version(),
-        "versions": {"ray": ray.__version__, "numpy": np.__version__, "pyarrow": pa.__version__},
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }
-    if options.results:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        options.results.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    packages = ["numpy", "pyarrow", "ray"]
+    tell(result, load_before=before, packages=packages, file=options.results)
 
 
 if __name__ == "__main__":

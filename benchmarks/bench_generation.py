@@ -20,7 +20,6 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -34,6 +33,8 @@ import ray
 from hydra import compose, initialize_config_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from measure import load_average, tell
 
 from selfalign_ray import pipeline, schemas
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
@@ -343,7 +344,7 @@ def main() -> None:
             runtime_env=worker_runtime(is_local=True),
         )
         configure_ray_data()
-        before = os.getloadavg()[0]
+        before = load_average()
         cfg = measure(options, out)
         gpus = ray.cluster_resources().get("GPU", 0)
         ray.shutdown()
@@ -363,19 +364,13 @@ def main() -> None:
         "targets": TARGETS,
         "missed": missed,
         "figures": out.values,
-        "machine": f"{os.cpu_count()} x {platform.machine()}, {gpus:g} GPUs",
-        "load_before_and_after": [before, os.getloadavg()[0]],
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
         "options": {key: str(value) for key, value in vars(options).items() if key != "folder"},
         "config": {
             name: dataclasses.asdict(getattr(cfg, name)) for name in ("model", "engine", "recipe")
         },
     }
-    if options.results:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        options.results.write_text(json.dumps(result, indent=2) + "\n")
-    sys.stdout.write(json.dumps(result) + "\n")
+    packages = ["ray", "torch", "transformers"]
+    tell(result, load_before=before, packages=packages, file=options.results, gpus=gpus)
 
 
 if __name__ == "__main__":

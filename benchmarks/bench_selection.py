@@ -22,11 +22,8 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib.metadata
-import json
 import logging
 import os
-import platform
 import random
 import re
 import statistics
@@ -47,6 +44,7 @@ from rouge_score import rouge_scorer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from measure import load_average, tell
 from metrics import metrics
 from strength import strength
 
@@ -266,7 +264,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=100_000, help="rows of novelty_100k")
     parser.add_argument("--results", type=Path, help="a JSON file to write")
     options = parser.parse_args()
-    before = os.getloadavg()[0]
+    before = load_average()
     result: Figures = {}
     for name in options.only:
         result |= PARTS[name](options)
@@ -277,28 +275,18 @@ def main() -> None:
         "targets": {"at_least": TARGETS, "at_most": CEILINGS},
         "missed": missed,
         "rounds": options.rounds,
-        "machine": f"{os.cpu_count()} x {platform.machine()}, Linux {platform.release()}",
-        "load_before_and_after": [round(before, 2), round(os.getloadavg()[0], 2)],
-        "python": platform.python_version(),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in (
-                "numpy",
-                "pyarrow",
-                "pycodestyle",
-                "radon",
-                "rapidfuzz",
-                "ray",
-                "rouge-score",
-                "ruff",
-            )
-        },
-        "date": time.strftime("%Y-%m-%d"),
     }
-    if options.results:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        options.results.write_text(json.dumps(result, indent=2) + "\n")
-    sys.stdout.write(json.dumps(result) + "\n")
+    packages = [
+        "numpy",
+        "pyarrow",
+        "pycodestyle",
+        "radon",
+        "rapidfuzz",
+        "ray",
+        "rouge-score",
+        "ruff",
+    ]
+    tell(result, load_before=before, packages=packages, file=options.results)
 
 
 if __name__ == "__main__":

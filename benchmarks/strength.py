@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench_sandbox import cpu_of_tree
+from measure import cpu_of_tree
 
 from selfalign_ray import schemas
 from selfalign_ray.config import conf_dir, register_schemas, typed
