@@ -10,15 +10,18 @@ stage by stage: which rows there are, and why each stopped.
 overhead_standin is measured on rows that the stand-in takes 1 ms a prompt for: the share of rows/s
 that a stage with shards, and a hundred thousand rows that are done to tell its own from, gives up
 against the same rows through the same actors into a plain `write_parquet`. resume_seconds is the
-time from the command to the first new shard of a run that has so many rows done.
+time from the command to the first new shard of a run that has so many rows done. long_memory_growth
+is what a run over a million rows takes at most in its last nine tenths over what it takes in its
+first: driver, workers, Ray and its object store together.
 
-python benchmarks/bench_faults.py [--parts kills overhead resume] [--kills 30] [--finished 100000]
+python benchmarks/bench_faults.py [--parts kills overhead resume long] [--kills 30]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import signal
@@ -43,7 +46,7 @@ from ray.cluster_utils import Cluster
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from measure import load_average, tell
+from measure import PeakMemory, load_average, processes_of, tell
 
 from selfalign_ray import schemas
 from selfalign_ray.config import conf_dir, register_schemas, typed
@@ -53,13 +56,20 @@ from selfalign_ray.job import configure_ray_data
 from selfalign_ray.shards import Done, keys_of
 from selfalign_ray.stage import Saved, conformed
 
-PARTS = ("kills", "overhead", "resume")
+PARTS = ("kills", "overhead", "resume", "long")
 LEAST = {"kills": 30}
-MOST = {"rows_lost": 0, "rows_doubled": 0, "overhead_standin": 0.03, "resume_seconds": 60.0}
+MOST = {
+    "rows_lost": 0,
+    "rows_doubled": 0,
+    "overhead_standin": 0.03,
+    "resume_seconds": 60.0,
+    "long_memory_growth": 1.2,
+}
 HOPS = ("concepts", "instruction", "responses")
 STAGES = ("responses", "metrics", "strength", "duplicates")  # that a run of this benchmark saves
 _NODE = {"num_cpus": 4, "object_store_memory": 150 * 1024 * 1024}
 _LONGEST = 300.0  # seconds that one attempt of a run may take
+_STORE_MB = 512  # of the long run
 
 Victim = Callable[["Scene"], bool]  # kills, and says whether there was anything to kill
 
@@ -395,12 +405,77 @@ def _until_new_shard(folder: Path, rows: Path, given: Sequence[str]) -> float:
         time.sleep(5)  # its Ray ends by itself
 
 
+def long(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """A run over very many rows, and the memory that it takes as it goes on."""
+    seeds(folder / "seeds.parquet", options.long_rows)
+    rows = folder / "long" / "stages" / "concepts" / "rows"
+    given = ("stages.until=concepts", "engine.standin_seconds=0.001", "engine.rows_in_flight=256")
+    sizes = ("engine.rows_per_block=64", f"cluster.object_store_mb={_STORE_MB}")
+    began = time.monotonic()
+    driver = launch(folder, "long", *given, *sizes)
+    tenths: list[int] = []
+    stored = spilled = 0
+    try:
+        with PeakMemory(driver.pid) as watch:
+            while driver.poll() is None:
+                time.sleep(5)
+                stored = max(stored, _stored(driver.pid))
+                spilled = max(spilled, _spilled(driver.pid))
+                there = sum(pq.read_metadata(path).num_rows for path in rows.glob("*.parquet"))
+                if there >= options.long_rows * (len(tenths) + 1) / 10:
+                    tenths.append(watch.reset())
+        tenths.append(watch.reset())  # the report
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)
+    if driver.returncode not in (0, 3):
+        sys.exit((folder / "long.out").read_text())
+    seconds = time.monotonic() - began
+    return {
+        "long_memory_growth": round(max(tenths[1:]) / tenths[0], 2),
+        "long": {
+            "rows": options.long_rows,
+            "seconds": round(seconds),
+            "rows_per_second": round(options.long_rows / seconds),
+            "peak_mb_by_tenth": [round(peak / 1e6) for peak in tenths],
+            "object_store_mb": [round(stored / 2**20), _STORE_MB],
+            "spilled_mb": round(spilled / 2**20),
+        },
+    }
+
+
+def _stored(root: int) -> int:
+    """Bytes of Ray's object store that have been touched, by its file in shared memory."""
+    found = 0
+    for process in processes_of(root):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process}/comm").read_text().strip() != "raylet":
+                continue
+            for descriptor in Path(f"/proc/{process}/fd").iterdir():
+                if "plasma" in str(descriptor.readlink()):
+                    found = max(found, descriptor.stat().st_blocks * 512)
+    return found
+
+
+def _spilled(root: int) -> int:
+    """Bytes that the run's Ray holds on disk for want of room in its store."""
+    for process in processes_of(root):
+        with contextlib.suppress(OSError):
+            for part in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
+                if part.startswith(b"--session_dir="):
+                    folder = Path(part.partition(b"=")[2].decode())
+                    files = folder.glob("ray_spilled_objects_*/*")
+                    return sum(path.stat().st_size for path in files)
+    return 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--rows", type=int, default=300, help="of the run that is killed")
     parser.add_argument("--finished", type=int, default=100_000, help="rows of the resumed run")
+    parser.add_argument("--long-rows", type=int, default=1_000_000)
     parser.add_argument("--overhead-rows", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=3, help="of the overhead")
     parser.add_argument("--seed", type=int, default=1, help="of the instants")
@@ -408,10 +483,12 @@ def main() -> None:
     options = parser.parse_args()
     before = load_average()
     result: dict[str, Any] = {}
-    for name, part in (("kills", kills), ("overhead", overhead), ("resume", resume)):
+    for name, part in zip(PARTS, (kills, overhead, resume, long), strict=True):
         if name in options.parts:
             with tempfile.TemporaryDirectory(prefix="bench_faults_") as folder:
                 result |= part(Path(folder), options)
+    if options.results and options.results.exists():
+        result = json.loads(options.results.read_text()) | result
     missed = [name for name, least in LEAST.items() if result.get(name, 0) < least]
     missed += [name for name, most in MOST.items() if result.get(name, most + 1) > most]
     result |= {"targets": LEAST | MOST, "missed": missed}

@@ -26,7 +26,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ from hydra import compose, initialize_config_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from measure import cpu_of_tree, load_average, tell
+from measure import PeakMemory, cpu_of_tree, load_average, processes_of, tell
 
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
 from selfalign_ray.seeds.functions import extract, limits_of
@@ -89,7 +88,7 @@ def cost(work: Callable[[], Any]) -> float:
 def cpu_by_kind() -> collections.Counter[str]:
     """CPU seconds so far of the driver, Ray's own processes, its workers and their parsers."""
     spent: collections.Counter[str] = collections.Counter()
-    for process in _tree(os.getpid()):
+    for process in processes_of(os.getpid()):
         try:
             name, _, fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")
             command = Path(f"/proc/{process}/cmdline").read_bytes()
@@ -224,38 +223,6 @@ def _rounded(seconds: collections.Counter[str]) -> dict[str, float]:
     return {kind: round(value, 1) for kind, value in seconds.most_common()}
 
 
-class PeakMemory(threading.Thread):
-    """The largest sum of proportional memory of a process and all below it, shared memory too."""
-
-    def __init__(self, process: int) -> None:
-        super().__init__(daemon=True)
-        self.process, self.peak, self.ended = process, 0, threading.Event()
-
-    def run(self) -> None:
-        while not self.ended.wait(0.5):
-            self.peak = max(self.peak, sum(map(_proportional, _tree(self.process))))
-
-
-def _tree(root: int) -> Iterator[int]:
-    waiting = [root]
-    while waiting:
-        process = waiting.pop()
-        yield process
-        for task in Path(f"/proc/{process}/task").glob("*/children"):
-            try:
-                waiting += [int(child) for child in task.read_text().split()]
-            except OSError:  # it ended meanwhile
-                continue
-
-
-def _proportional(process: int) -> int:
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
-
-
 def memory(folder: Path, sizes: tuple[int, ...]) -> Figures:
     """memory_growth: peak memory of the job on the largest source over that on the smallest."""
     peaks, seconds = {}, {}
@@ -273,10 +240,8 @@ def memory(folder: Path, sizes: tuple[int, ...]) -> Figures:
             process = subprocess.Popen(  # noqa: S603
                 command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
             )
-            watch = PeakMemory(process.pid)
-            watch.start()
-            code = process.wait()
-            watch.ended.set()
+            with PeakMemory(process.pid) as watch:
+                code = process.wait()
         if code:
             raise SystemExit((folder / f"{size}.log").read_text())
         peaks[size], seconds[size] = watch.peak, time.perf_counter() - began

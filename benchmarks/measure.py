@@ -1,4 +1,4 @@
-"""What all benchmarks share: the CPU time of a process tree, and how a result is told and kept."""
+"""What all benchmarks share: CPU time and memory of a process tree; how a result is told, kept."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import os
 import platform
 import resource
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 def cpu_of_tree() -> float:
@@ -25,6 +26,55 @@ def cpu_of_tree() -> float:
                 fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
                 total += sum(int(f) for f in fields[11:15]) / os.sysconf("SC_CLK_TCK")
     return total
+
+
+class PeakMemory(threading.Thread):
+    """The largest sum of proportional memory of a process and all below it, shared memory too.
+
+    As a context it looks twice a second until it is left.
+    """
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self.process, self.peak, self.ended = process, 0, threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.5):
+            self.peak = max(self.peak, sum(map(_proportional, processes_of(self.process))))
+
+    def reset(self) -> int:
+        """The peak so far, in bytes; the next is looked for from now on."""
+        peak, self.peak = self.peak, 0
+        return peak
+
+
+def processes_of(root: int) -> Iterator[int]:
+    """The ids of a process and of all below it."""
+    waiting = [root]
+    while waiting:
+        process = waiting.pop()
+        yield process
+        for task in Path(f"/proc/{process}/task").glob("*/children"):
+            try:
+                waiting += [int(child) for child in task.read_text().split()]
+            except OSError:  # it ended meanwhile
+                continue
+
+
+def _proportional(process: int) -> int:
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
 def load_average() -> float:
