@@ -72,9 +72,10 @@ def run_job(cfg: RunConfig) -> Summary:
                 log.warning("%s", line)
             cluster = cfg.cluster
             shown = Display(names, cluster.progress_seconds, stall_seconds=cluster.stall_seconds)
-            with shown as display, interruptible(cluster.grace_seconds):
-                pipeline.run(cfg, display, keep_engines=_is_sweep())
-            return report(cfg, run_dir, sandbox)
+            with interruptible(cluster.grace_seconds):
+                with shown as display:
+                    pipeline.run(cfg, display, keep_engines=_is_sweep())
+                return report(cfg, run_dir, sandbox)
 
 
 def plan_job(cfg: RunConfig) -> tuple[Summary, str]:
