@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfalign_ray.shards import take_out
-from selfalign_ray.stage import BEGUN, MANIFEST, Saved, read_begun, read_manifest, recount
+from selfalign_ray.stage import BEGUN, MANIFEST, SPENT, Saved, read_begun, read_manifest, recount
 from selfalign_ray.withdrawn import KINDS, Withdrawn, concerned
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def _link(folder: Path, target: Path) -> None:
     (target / "rows").mkdir(parents=True)
     for path in sorted((folder / "rows").glob("*.parquet")):
         _link_file(path, target / "rows" / path.name)
-    for name in (BEGUN, MANIFEST):
+    for name in (BEGUN, SPENT, MANIFEST):
         with contextlib.suppress(FileNotFoundError):
             _link_file(folder / name, target / name)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,12 +35,11 @@ from selfalign_ray.shards import (
     keys_in,
     repeated,
 )
+from selfalign_ray.spent import Meter, spent_before
 from selfalign_ray.stage import FORMAT, KEPT, Saved, Stage, count_by_reason, now
 from selfalign_ray.start import read_rows
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.interrupt import draining, is_stopping, unless_stopping
-from selfalign_ray.watch.metrics import ROWS
-from selfalign_ray.watch.tally import counted
 
 log = logging.getLogger(__name__)
 
@@ -112,38 +110,31 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
     """
     last = group.last
     target = Saved(Path(cfg.run_dir), last.name)
-    began, started = time.monotonic(), now()
+    started = now()
     before = target.begun()
     if before is not None and (not group.goes_on or before["fingerprint"] != group.fingerprint):
         before = None
-    earlier = _seconds_before(target, before) if before else 0.0
     cache = cfg.stages.cache and str(Path(cfg.stages.cache).absolute())
     record = group.record() | {"cache": cache}
-    session = {"session": time.time(), "seconds_before": earlier}
-    target.begin(record | session, anew=before is None)
+    target.begin(record, anew=before is None)
+    meter = Meter(target.folder)
     waiting = None if group.above is None else (group.above.manifest() or {})["rows"][KEPT]
     work = _work(group, target, cfg)
     done = work.done.rows if work.done else 0
     left = waiting if work.coming is None else len(work.coming) - done
     display.begin(last.name, left, done)
-    counts_before = counted()
-    rows: Dataset | None = None
-    if left != 0:  # without a row there is nothing to load an engine for
-        rows = work.rows()
-        for number, stage in enumerate(_one_pool(group.stages, cfg)):
-            skip = {"done": work.done} if number == 0 and group.reads else {}
-            if number == int(group.reads) and rows is not None and group.goes_on:
-                rows = rows.map_batches(unless_stopping, batch_format="pyarrow", batch_size=None)
-            rows = stage.run(rows, cfg, **skip)
-    shard = rows_per_shard(group, cfg)
-    with draining():
-        counts = target.write(rows, last.gives, shard)
+    with meter.running():
+        # Without a row there is nothing to load an engine for.
+        rows = None if left == 0 else _through(group, work, cfg)
+        shard = rows_per_shard(group, cfg)
+        with draining():
+            counts = target.write(rows, last.gives, shard)
     if group.goes_on and is_stopping():
         _stop_here(group, work, sum(counts.values()))
     _check(group, target, work)
-    seconds = time.monotonic() - began
+    seconds = meter.seconds
     work_seconds, gauges = display.seen(seconds, sum(counts.values()) - done)
-    figures = _difference(counted(), counts_before)
+    figures = meter.figures()
     for name, seen in gauges.items():
         figures[name] = figures.get(name, {}) | seen
     above = (group.above.manifest() or {}) if group.above else {}
@@ -152,9 +143,9 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
         | {
             "id": uuid.uuid4().hex,
             "rows": counts,
-            "seconds": round(earlier + seconds, 3),
+            "seconds": round(meter.before + seconds, 3),
             # Less the start; null where it was over too soon to see.
-            "work_seconds": None if work_seconds is None else round(earlier + work_seconds, 3),
+            "work_seconds": None if work_seconds is None else round(meter.before + work_seconds, 3),
             "started": started,
             "finished": now(),
             "figures": figures,
@@ -169,6 +160,17 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
     if not counts[KEPT] and last.gives in (schemas.FILE, schemas.SEED):
         raise UserError(_no_seed(cfg, target, counts))
     return target
+
+
+def _through(group: Group, work: _Work, cfg: RunConfig) -> Dataset | None:
+    """What is left to do, through the stages."""
+    rows = work.rows()
+    for number, stage in enumerate(_one_pool(group.stages, cfg)):
+        skip = {"done": work.done} if number == 0 and group.reads else {}
+        if number == int(group.reads) and rows is not None and group.goes_on:
+            rows = rows.map_batches(unless_stopping, batch_format="pyarrow", batch_size=None)
+        rows = stage.run(rows, cfg, **skip)
+    return rows
 
 
 def _stop_here(group: Group, work: _Work, there: int) -> None:
@@ -188,16 +190,17 @@ def take_as_is(group: Group, cfg: RunConfig, display: Display) -> Saved:
     display.begin(group.last.name, 0, work.done.rows)
     counts = count_by_reason(target.rows)
     record = target.begun() or {}
+    seconds, figures = spent_before(target.folder)
     target.finish(
         record
         | {
             "id": uuid.uuid4().hex,
             "rows": counts,
-            "seconds": round(_seconds_before(target, record), 3),
+            "seconds": seconds,
             "work_seconds": None,
             "started": now(),
             "finished": now(),
-            "figures": {},
+            "figures": figures,
             "found_done": work.done.rows,
             "done_again_at_most": 0,
             "partial": True,
@@ -263,14 +266,6 @@ def _check(group: Group, target: Saved, work: _Work) -> None:
         check_files(target.rows, target.name)
 
 
-def _seconds_before(target: Saved, record: dict[str, Any]) -> float:
-    """How long a stage that was ended had worked: each time from its start to its last shard."""
-    last = max((path.stat().st_mtime for path in target.rows.glob("*.parquet")), default=0.0)
-    begun: float = record.get("session", last)
-    before: float = record.get("seconds_before", 0.0)
-    return before + max(0.0, last - begun)
-
-
 def _at_most(shard: int, left: int | None) -> int:
     """Rows that were at work at most when the group was ended: each task has a shard's at most."""
     cpus = int(ray.cluster_resources().get("CPU", 1))
@@ -289,22 +284,6 @@ def _one_pool(group: Sequence[Stage], cfg: RunConfig) -> list[Stage]:
             found = [dataclasses.replace(found[-1], run=run_all)]
         merged += found
     return merged
-
-
-def _difference(
-    after: dict[str, dict[str, float]], before: dict[str, dict[str, float]]
-) -> dict[str, dict[str, float]]:
-    """What was counted between two snapshots."""
-    found = {
-        stage: {
-            name: value - before.get(stage, {}).get(name, 0)
-            for name, value in amounts.items()
-            if value != before.get(stage, {}).get(name, 0)
-        }
-        for stage, amounts in after.items()
-        if not stage.endswith(ROWS)  # the manifest has them
-    }
-    return {stage: amounts for stage, amounts in found.items() if amounts}
 
 
 def _no_seed(cfg: RunConfig, target: Saved, counts: dict[str, int]) -> str:

@@ -2,7 +2,8 @@
 
 `<run_dir>/stages/<name>/` holds `begun.json`, which is written first and says of which settings
 the rows are; `rows/`, shards (shards.py) with every row that the stage saw, the dropped ones with
-their reason; and `manifest.json`, which is written last: a folder without one is not whole.
+their reason; `spent.json` (spent.py); and `manifest.json`, which is written last: a folder without
+one is not whole.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 KEPT = "kept"
 FORMAT = 1  # of what a stage leaves on disk
-BEGUN, MANIFEST = "begun.json", "manifest.json"
+BEGUN, SPENT, MANIFEST = "begun.json", "spent.json", "manifest.json"
 # Other than the stages' own, so that Ray does not fuse writing with them: the rows of a whole file
 # would be one task's, from the first stage of the group on.
 _WRITE_CPUS = 0.5

@@ -118,6 +118,8 @@ def test_the_first_signal_lets_what_is_in_flight_be_finished(tmp_path):
     assert again.returncode == 0, again.stderr
     rows = pq.read_table(run_dir / "stages" / "responses" / "rows").to_pylist()
     assert len({row["row_id"] for row in rows}) == len(rows) == whole
+    manifest = json.loads((run_dir / "stages" / "responses" / "manifest.json").read_text())
+    assert manifest["figures"]["concepts"]["prompts"] == whole  # of both sessions together
     # What was in flight was finished as if nothing had happened.
     texts = {row["row_id"]: (row["samples"], row["drop_reason"]) for row in rows}
     for row in saved.to_pylist():

@@ -1,0 +1,91 @@
+"""What a stage has cost so far, over all the sessions that worked on it.
+
+`spent.json` in the stage's folder is written anew while the stage runs: of a session that is
+killed no more than the last seconds are missing from what the report says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from selfalign_ray.stage import SPENT, read_record, write_record
+from selfalign_ray.watch.metrics import ROWS
+from selfalign_ray.watch.tally import Figures, add_figures, counted
+
+log = logging.getLogger(__name__)
+
+_KEEP_SECONDS = 15.0  # between two writings
+
+
+def spent_before(folder: Path) -> tuple[float, Figures]:
+    """Seconds and figures of the sessions so far; none where no stage has begun."""
+    found = read_record(folder / SPENT) or {}
+    return float(found.get("seconds", 0.0)), found.get("figures", {})
+
+
+class Meter:
+    """Counts from now on, on top of what earlier sessions have spent."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begins to count.
+
+        Args:
+            folder: of the stage.
+        """
+        self._file = folder / SPENT
+        self.before, self._figures = spent_before(folder)
+        self._began, self._counted = time.monotonic(), counted()
+        self._writing, self._ended = threading.Lock(), threading.Event()
+
+    @property
+    def seconds(self) -> float:
+        """Of this session."""
+        return time.monotonic() - self._began
+
+    def figures(self) -> Figures:
+        """All sessions' counters, this one's included."""
+        total: Figures = {}
+        add_figures(total, self._figures)
+        add_figures(total, _difference(counted(), self._counted))
+        return total
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """A block during which, and at whose end, what is spent is written down."""
+        threading.Thread(target=self._run, name="spent", daemon=True).start()
+        try:
+            yield
+            self._keep()
+        finally:
+            self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_KEEP_SECONDS):
+            with contextlib.suppress(OSError):  # a full disk is the rows' to tell
+                self._keep()
+
+    def _keep(self) -> None:
+        seconds, figures = self.seconds, self.figures()
+        with self._writing:
+            if not self._ended.is_set():
+                record = {"seconds": round(self.before + seconds, 3), "figures": figures}
+                write_record(self._file, record)
+
+
+def _difference(after: Mapping[str, Mapping[str, float]], before: Figures) -> Figures:
+    """What was counted between two snapshots."""
+    found = {
+        stage: {
+            name: value - before.get(stage, {}).get(name, 0)
+            for name, value in amounts.items()
+            if value != before.get(stage, {}).get(name, 0)
+        }
+        for stage, amounts in after.items()
+        if not stage.endswith(ROWS)  # the manifest has them
+    }
+    return {stage: amounts for stage, amounts in found.items() if amounts}
