@@ -66,7 +66,7 @@ MOST = {
     "long_memory_growth": 1.2,
 }
 HOPS = ("concepts", "instruction", "responses")
-STAGES = ("responses", "metrics", "strength", "duplicates")  # that a run of this benchmark saves
+STAGES = ("responses", "metrics", "duplicates")  # that a run of this benchmark saves
 _NODE = {"num_cpus": 4, "object_store_memory": 150 * 1024 * 1024}
 _LONGEST = 300.0  # seconds that one attempt of a run may take
 _STORE_MB = 512  # of the long run
@@ -97,7 +97,8 @@ def command(folder: Path, name: str, *overrides: str) -> list[str]:
         *(sys.executable, "-m", "selfalign_ray"),
         *("start.stage=concepts", f"start.rows={folder}/seeds.parquet", "stages.cache=null"),
         *("engine=standin", "engine.rows_in_flight=16", "engine.rows_per_block=4"),
-        *("selection.novelty.enabled=false", f"runs_root={folder}", f"name={name}", *overrides),
+        *("validation.strength.enabled=false", "selection.novelty.enabled=false"),
+        *(f"runs_root={folder}", f"name={name}", *overrides),
     ]
 
 
