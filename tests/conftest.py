@@ -24,17 +24,18 @@ RunConfigOf = Callable[..., RunConfig]
 @pytest.fixture
 def run_config(tmp_path: Path) -> RunConfigOf:
     """`run_config("engine=standin")`: conf/run.yaml with these overrides, run_dir in tmp_path."""
+    return functools.partial(config_in, tmp_path)
 
-    def make(*overrides: str) -> RunConfig:
-        options = [override for override in overrides if not is_value(override)]
-        values = [override for override in overrides if is_value(override)]
-        places = [f"runs_root='{tmp_path}'", f"run_dir='{tmp_path}/run'"]
-        config = pickle.loads(composed(*options))
-        parsed = OverridesParser.create().parse_overrides([*places, *values])
-        ConfigLoaderImpl._apply_overrides_to_config(parsed, config)  # as Hydra's compose does last
-        return typed(config)
 
-    return make
+def config_in(folder: Path, *overrides: str) -> RunConfig:
+    """conf/run.yaml with these overrides, run_dir in a folder."""
+    options = [override for override in overrides if not is_value(override)]
+    values = [override for override in overrides if is_value(override)]
+    places = [f"runs_root='{folder}'", f"run_dir='{folder}/run'"]
+    config = pickle.loads(composed(*options))
+    parsed = OverridesParser.create().parse_overrides([*places, *values])
+    ConfigLoaderImpl._apply_overrides_to_config(parsed, config)  # as Hydra's compose does last
+    return typed(config)
 
 
 @functools.cache
