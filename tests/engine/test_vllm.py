@@ -22,7 +22,7 @@ from selfalign_ray.engine.vllm import _generation, _kill_core, check_quantizatio
 from selfalign_ray.engine.vllm_mistakes import mistake
 from selfalign_ray.engine.vllm_settings import engine_args, worker_environment
 from selfalign_ray.errors import UserError
-from tests.support import selfalign
+from tests.support import selfalign_here
 
 
 def adapter(folder, rank=16):
@@ -304,10 +304,12 @@ def test_a_cache_too_small_for_the_length_is_told_from_vllm_s_own_process(run_co
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_an_engine_that_cannot_start_ends_the_run_with_the_keys_to_change(tiny_model, tmp_path):
+def test_an_engine_that_cannot_start_ends_the_run_with_the_keys_to_change(
+    ray_local, tiny_model, tmp_path
+):
     seeds = tmp_path / "seeds.jsonl"
     seeds.write_text(json.dumps({"seed": "def one():\n    return 1\n"}) + "\n")
-    done = selfalign(
+    done = selfalign_here(
         "start.stage=concepts",
         f"start.rows={seeds}",
         "stages.until=concepts",
