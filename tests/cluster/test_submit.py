@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from selfalign_ray.config import register_schemas
@@ -167,7 +169,11 @@ def head():
                 _wait_for(address, token)
                 yield {**environment, "RAY_API_SERVER_ADDRESS": address}
             finally:
-                process.send_signal(signal.SIGTERM)  # with --block it takes all of its Ray along
+                # At a signal it would wait half a minute for what it has started.
+                for started in psutil.Process(process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        started.kill()
+                process.kill()
                 process.wait(timeout=60)
 
 
