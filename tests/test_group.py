@@ -57,6 +57,7 @@ def given(tmp_path_factory):
         *("seeds.read.files_per_block=1", "stages.rows_per_file=3", "stages.rows_per_shard=2"),
         *("engine.rows_in_flight=2", "engine.rows_per_block=1", "seeds.sample.limit=null"),
         "seeds.typecheck.enabled=false",  # a checker would start for each of the shards
+        "validation.execution.actors=1",
     ]
 
 

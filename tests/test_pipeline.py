@@ -65,7 +65,7 @@ def given(source):
     return [
         *("source=folder", f"source.path='{source}'", "source.license=MIT", "engine=standin"),
         "seeds.near_duplicates.jaccard=1",  # the functions differ in a number alone
-        "recipe.hops.responses.sampling.n=3",
+        *("recipe.hops.responses.sampling.n=3", "validation.execution.actors=1"),
     ]
 
 
