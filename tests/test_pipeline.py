@@ -262,7 +262,7 @@ def test_a_pool_for_each_hop_gives_the_same_rows(whole, cached, config):
     # Without the cache: what is asked for is the same, and would be taken from there.
     apart = config(
         *("stages.until=responses", "generation=per_hop", "engine.rows_per_block=2"),
-        "stages.cache=null",
+        *("stages.cache=null", "engine.num_cpus=0.5"),  # three engines leave a CPU to read with
     )
     run(apart)
     assert len(rows_of(apart, "responses")) == len(rows)
