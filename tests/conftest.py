@@ -16,7 +16,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
-from selfalign_ray.job import configure_ray_data, worker_runtime
+from selfalign_ray.job import LOCAL_SYSTEM, configure_ray_data, worker_runtime
 
 RunConfigOf = Callable[..., RunConfig]
 
@@ -62,6 +62,7 @@ def ray_local() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         runtime_env=worker_runtime(is_local=True),
+        _system_config=LOCAL_SYSTEM,
     )
     configure_ray_data()
     yield
