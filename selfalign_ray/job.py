@@ -45,6 +45,16 @@ log = logging.getLogger(__name__)
 
 # The least logical CPUs of a local Ray: a plan of three operators on two CPUs can wait for itself.
 _LEAST_CPUS = 4
+# Of a local Ray. A process takes seconds to start, and after one of idleness Ray ends those beyond
+# a few: each stage started anew what the one before it had just left. Those that it starts before
+# there is work have no runtime environment, and none of ours can run in them.
+LOCAL_SYSTEM = {
+    "idle_worker_killing_time_threshold_ms": 30_000,
+    "prestart_worker_first_driver": False,
+}
+# By these Ray Data gives each half of a shuffle processes of its own, which keeps the memory of many
+# large ones apart; on one machine all workers carry them, and the halves share a process.
+_SHUFFLES = {"RAY_DATA_SHUFFLE_MAP_WORKER": "1", "RAY_DATA_SHUFFLE_REDUCE_WORKER": "1"}
 
 
 def run_job(cfg: RunConfig) -> Summary:
@@ -125,6 +135,8 @@ def worker_runtime(*, is_local: bool) -> dict[str, Any]:
     """The runtime environment of every worker."""
     setup = setup_worker if is_local else setup_for(versions())
     runtime: dict[str, Any] = {"worker_process_setup_hook": setup}
+    if is_local:
+        runtime["env_vars"] = _SHUFFLES
     if is_local and shlex.quote(sys.executable) != sys.executable:
         # Ray starts such a worker through a shell without quoting the interpreter's path, and
         # waits for ever for one whose path has a space in it.
@@ -187,6 +199,7 @@ def _connect(cluster: ClusterConfig) -> None:
             "num_cpus": cluster.num_cpus or max(_LEAST_CPUS, len(os.sched_getaffinity(0))),
             "include_dashboard": False,
             "object_store_memory": megabytes * 1024 * 1024 if megabytes else None,
+            "_system_config": LOCAL_SYSTEM,
         }
     try:
         ray.init(

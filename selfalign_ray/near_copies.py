@@ -21,16 +21,17 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import ray
-from ray.data import Dataset
 
 from selfalign_ray.ids import keyed_int
 from selfalign_ray.minhash import Ints, Sets, Words, band_keys, jaccard, shingled
 from selfalign_ray.settings import setting
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 _TEXTS_AT_ONCE = 1_000  # whose tokens are in memory together
 _ROW_BYTES = 64  # of a row while a band is sorted: key, order, place and what sorting needs
@@ -84,6 +85,8 @@ def near_copies(ds: Dataset, cfg: LikenessConfig, run_seed: int) -> pa.Table:
         One row for each that goes, by `order`: `order` (`order_of` its id), `kept_id` of the row
         that stays and is most like it, and their `jaccard`.
     """
+    import ray  # a second of work, and the settings above are read before any Ray is wanted
+
     sign = partial(signed, cfg=cfg, run_seed=run_seed)
     rows = ds.map_batches(sign, batch_size=None, batch_format="pyarrow").materialize()
     blocks = rows.to_arrow_refs()
@@ -189,6 +192,8 @@ class Store:
         return pa.concat_tables(found), np.concatenate(keys), Sets(np.concatenate(values), offsets)
 
     def _tables(self) -> Iterator[tuple[int, pa.Table]]:
+        import ray
+
         for number, block in enumerate(self._blocks):
             table = ray.get(block) if isinstance(block, ray.ObjectRef) else block
             if table.num_rows:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import pickle
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import ray
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
-from selfalign_ray.job import configure_ray_data, worker_runtime
+from selfalign_ray.job import LOCAL_SYSTEM, configure_ray_data, worker_runtime
 
 RunConfigOf = Callable[..., RunConfig]
 
@@ -19,14 +24,32 @@ RunConfigOf = Callable[..., RunConfig]
 @pytest.fixture
 def run_config(tmp_path: Path) -> RunConfigOf:
     """`run_config("engine=standin")`: conf/run.yaml with these overrides, run_dir in tmp_path."""
+    return functools.partial(config_in, tmp_path)
+
+
+def config_in(folder: Path, *overrides: str) -> RunConfig:
+    """conf/run.yaml with these overrides, run_dir in a folder."""
+    options = [override for override in overrides if not is_value(override)]
+    values = [override for override in overrides if is_value(override)]
+    places = [f"runs_root='{folder}'", f"run_dir='{folder}/run'"]
+    config = pickle.loads(composed(*options))
+    parsed = OverridesParser.create().parse_overrides([*places, *values])
+    ConfigLoaderImpl._apply_overrides_to_config(parsed, config)  # as Hydra's compose does last
+    return typed(config)
+
+
+@functools.cache
+def composed(*options: str) -> bytes:
+    """conf/run.yaml with these options of groups: a second of work, and the same for many tests."""
     register_schemas()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return pickle.dumps(compose("run", overrides=list(options)))
 
-    def make(*overrides: str) -> RunConfig:
-        places = [f"runs_root='{tmp_path}'", f"run_dir='{tmp_path}/run'"]
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
-            return typed(compose("run", overrides=[*places, *overrides]))
 
-    return make
+def is_value(override: str) -> bool:
+    """Whether it sets a key, rather than choose a group's option."""
+    key = override.partition("=")[0]
+    return bool(re.fullmatch(r"(?!hydra\.)[\w.]+", key)) and not (Path(conf_dir()) / key).is_dir()
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +62,7 @@ def ray_local() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         runtime_env=worker_runtime(is_local=True),
+        _system_config=LOCAL_SYSTEM,
     )
     configure_ray_data()
     yield

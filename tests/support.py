@@ -1,12 +1,31 @@
-"""What several test modules share: the command as a person runs it."""
+"""What several test modules share: the command as a person runs it, and code for it to read."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
+
+from selfalign_ray.__main__ import main
+from selfalign_ray.watch import logs
 
 SELFALIGN = [sys.executable, "-m", "selfalign_ray"]
+GOOD = '''"""A module."""
+
+
+def scaled_{n}(radius: float, factor: float) -> float:
+    """Return the radius of a circle, scaled by a factor.
+
+    The factor may be negative.
+    """
+    scaled = radius * factor + {n}
+    return scaled**2
+'''
 
 
 def selfalign(*overrides: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -19,3 +38,36 @@ def selfalign(*overrides: str, cwd: Path, timeout: float = 600) -> subprocess.Co
         timeout=timeout,
         check=False,
     )
+
+
+def selfalign_here(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same in this process, with the Ray that it has: imports and a Ray cost ten seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    root, code = logging.getLogger(), 0
+    handlers, level = root.handlers[:], root.level
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", ["selfalign", *overrides]),
+    ):
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code
+        finally:
+            for log in logs._current[:]:
+                log.close()
+            root.handlers[:] = handlers  # which Hydra replaces
+            root.setLevel(level)
+    return subprocess.CompletedProcess(overrides, code, out.getvalue(), err.getvalue())
+
+
+def code_in(folder: Path, files: int) -> list[str]:
+    """Writes files of one good function each, and gives the settings of a run that reads them."""
+    folder.mkdir()
+    for n in range(files):
+        (folder / f"good_{n}.py").write_text(GOOD.format(n=n))
+    source = ["source=folder", f"source.path={folder}", "source.license=MIT"]
+    return [*source, "seeds.near_duplicates.jaccard=1"]  # they differ in a number alone

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,13 @@ def test_the_paper_s_numbers_stand_in_its_experiment(run_config):
     assert {hop.sampling.temperature for hop in hops.values()} == {0.7}
     assert {hop.sampling.max_tokens for hop in hops.values()} == {1536}
     assert hops["responses"].sampling.n == 10
+
+
+def test_settings_and_sandboxes_are_had_without_ray():
+    """A mistake is told, and a program judged, before a second of imports."""
+    code = "import selfalign_ray.__main__, selfalign_ray.sandbox.__main__, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"ray", "pandas", "torch"}.isdisjoint(done.stdout.split())
 
 
 def test_yaml_files_say_the_group_of_each_experiment_once():

@@ -18,6 +18,7 @@ from selfalign_ray.errors import UserError
 from selfalign_ray.report.report import REPORT, report
 from selfalign_ray.stage import Saved, recount
 from selfalign_ray.watch.display import Display
+from tests.conftest import config_in
 from tests.support import SELFALIGN
 
 GOOD = '''"""A module."""
@@ -43,11 +44,10 @@ def shifted_{n}(start: float, by: float) -> float:
 FILES = 7
 
 
-@pytest.fixture
-def given(tmp_path):
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
     """Settings of a run over a small folder, whose shards have few rows."""
-    folder = tmp_path / "code"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("code")
     for n in range(FILES):
         (folder / f"good_{n}.py").write_text(GOOD.format(n=n))
     (folder / "empty.py").write_text("")
@@ -56,7 +56,23 @@ def given(tmp_path):
         *("seeds.near_duplicates.jaccard=1", "recipe.hops.responses.sampling.n=2"),
         *("seeds.read.files_per_block=1", "stages.rows_per_file=3", "stages.rows_per_shard=2"),
         *("engine.rows_in_flight=2", "engine.rows_per_block=1", "seeds.sample.limit=null"),
+        "seeds.typecheck.enabled=false",  # a checker would start for each of the shards
+        "validation.execution.actors=1",
     ]
+
+
+@pytest.fixture(scope="module")
+def first(ray_local, given, tmp_path_factory):
+    """The folder of a run that has been through all stages, its cache in it."""
+    folder = tmp_path_factory.mktemp("first")
+    run(config_in(folder, *given))
+    return folder
+
+
+@pytest.fixture
+def cached(first, tmp_path):
+    """A run of the test has from the cache what the first one did; nothing it does goes back."""
+    shutil.copytree(first / ".stages", tmp_path / ".stages")
 
 
 def run(cfg):
@@ -84,28 +100,30 @@ def end(cfg, name, *, shards):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["quality", "decontamination", "responses"])
-def test_what_is_in_shards_is_not_done_again(ray_local, run_config, given, name):
+@pytest.mark.sandbox  # of the first run
+def test_what_is_in_shards_is_not_done_again(cached, run_config, given):
+    run(run_config(*given, "stages.until=responses"))
     cfg = run_config(*given, "stages.until=responses", "stages.cache=null")
-    run(cfg)
     before = {stage: rows_of(cfg, stage) for stage in ("quality", "unique", "responses")}
-    end(cfg, name, shards=2)
-    left = {path.name: path.stat().st_ino for path in saved(cfg, name).rows.iterdir()}
-    run(cfg)
-    assert {stage: rows_of(cfg, stage) for stage in before} == before
-    manifest = saved(cfg, name).manifest()
-    assert 0 < manifest["found_done"] < sum(manifest["rows"].values())
-    assert manifest["done_again_at_most"] > 0
-    if name != "quality":  # whose files may lie in two shards
-        now = {path.name: path.stat().st_ino for path in saved(cfg, name).rows.iterdir()}
-        assert left.items() <= now.items()
+    for name in ("responses", "decontamination", "quality"):
+        end(cfg, name, shards=2)
+        left = {path.name: path.stat().st_ino for path in saved(cfg, name).rows.iterdir()}
+        run(cfg)
+        assert {stage: rows_of(cfg, stage) for stage in before} == before
+        manifest = saved(cfg, name).manifest()
+        assert 0 < manifest["found_done"] < sum(manifest["rows"].values())
+        assert manifest["done_again_at_most"] > 0
+        if name != "quality":  # whose files may lie in two shards
+            now = {path.name: path.stat().st_ino for path in saved(cfg, name).rows.iterdir()}
+            assert left.items() <= now.items()
 
 
 @pytest.mark.ray
 @pytest.mark.sandbox
-def test_runs_share_stages_and_changed_settings_come_back(ray_local, run_config, given):
+def test_runs_share_stages_and_changed_settings_come_back(first, cached, run_config, given):
     cfg = run_config(*given, "stages.until=metrics")
     run(cfg)
+    assert saved(cfg, "metrics").manifest() == Saved(first / "run", "metrics").manifest()
     other = run_config(*given, "stages.until=metrics", f"run_dir='{cfg.runs_root}/other'")
     run(other)
     for name in ("quality", "sample", "responses", "metrics"):
@@ -126,17 +144,21 @@ def test_runs_share_stages_and_changed_settings_come_back(ray_local, run_config,
     run(changed)
     assert saved(changed, "metrics").manifest()["found_done"] == len(half)
     # Files that have changed are other rows.
-    (Path(cfg.source.path) / "good_0.py").write_text(GOOD.format(n=99))
+    path = Path(cfg.source.path) / "good_0.py"
+    text, times = path.read_text(), path.stat()
+    path.write_text(GOOD.format(n=99))
     third = run_config(*given, "stages.until=quality", f"run_dir='{cfg.runs_root}/third'")
     run(third)
+    path.write_text(text)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert any("scaled_99" in row["seed"] for row in saved(third, "quality").kept().take_all())
 
 
 @pytest.mark.ray
 @pytest.mark.sandbox
-def test_finalized_is_a_data_set_that_a_run_goes_on_from(ray_local, run_config, given):
+def test_finalized_is_a_data_set_that_a_run_goes_on_from(cached, run_config, given):
+    run(run_config(*given))
     cfg = run_config(*given, "stages.cache=null")
-    run(cfg)
     stages = ("responses", "metrics", "strength", "duplicates")
     before = {stage: rows_of(cfg, stage) for stage in stages}
     end(cfg, "responses", shards=3)
@@ -167,13 +189,14 @@ def test_finalize_without_a_generated_row_says_so(ray_local, run_config, given):
 
 @pytest.mark.ray
 @pytest.mark.sandbox
-def test_rows_that_failed_by_error_are_replayed_alone(ray_local, run_config, given):
+def test_rows_that_failed_by_error_are_replayed_alone(cached, run_config, given):
     cfg = run_config(*given, "stages.until=metrics")
     run(cfg)
     before = {stage: rows_of(cfg, stage) for stage in ("responses", "metrics")}
     path = sorted(saved(cfg, "responses").rows.glob("*.parquet"))[0]
     rows = pq.read_table(path)
     failed = [{**row, "drop_reason": "engine_killed", "samples": None} for row in rows.to_pylist()]
+    path.unlink()  # its inode is the cache's too
     pq.write_table(pa.Table.from_pylist(failed, schema=rows.schema), path)
     recount(saved(cfg, "responses").folder)
     end(cfg, "metrics", shards=0)
@@ -197,10 +220,10 @@ def test_ids_that_name_two_rows_are_refused(ray_local, run_config, given, tmp_pa
 
 @pytest.mark.ray
 @pytest.mark.sandbox
-def test_a_driver_that_is_killed_loses_and_doubles_nothing(ray_local, run_config, given, tmp_path):
-    given = [*given, "stages.until=metrics", "stages.cache=null"]
-    expected = run_config(*given)
+def test_a_driver_that_is_killed_loses_and_doubles_nothing(cached, run_config, given, tmp_path):
+    expected = run_config(*given, "stages.until=metrics")
     run(expected)
+    given = [*given, "stages.until=metrics", "stages.cache=null"]
     common = ["name=killed", "engine.standin_seconds=0.2", f"runs_root={tmp_path}", *given]
     killed = run_config(*given, f"run_dir='{tmp_path}/killed'")
 

@@ -14,25 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from selfalign_ray.__main__ import _user_error
-from tests.support import SELFALIGN, selfalign
-
-GOOD = '''"""A module."""
-
-
-def scaled_{n}(radius: float, factor: float) -> float:
-    """Return the radius of a circle, scaled by a factor.
-
-    The factor may be negative.
-    """
-    scaled = radius * factor + {n}
-    return scaled**2
-'''
+from tests.support import SELFALIGN, code_in, selfalign, selfalign_here
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["recipe.hops.concepts.sampling.temprature=1"], "temprature"),
         (["seeds.sample.limit=many"], "seeds.sample.limit"),
         (["plan.rows=0"], "plan.rows: must be at least 1; got 0"),
         (["plan.rows=5", "stages.until=seeds"], "plan.rows: "),
@@ -42,23 +29,36 @@ def scaled_{n}(radius: float, factor: float) -> float:
         (["stages.until=nosuch"], "stages.until: no stage 'nosuch'"),
         (["model.id=/no/such/model"], "model.id: there is no folder /no/such/model"),
         (["source=folder"], "source.path"),
-        (["source=folder", "source.path=/no/such/code", "engine=standin"], "/no/such/code"),
         (["recipe.hops.responses.shots=99"], "recipe.hops.responses.shots: 99 asked for"),
         (["runs_root=/proc/nowhere", "engine=standin"], "/proc/nowhere"),
     ],
 )
 def test_a_mistake_is_told_in_a_line_with_its_key(tmp_path, overrides, said):
+    done = selfalign_here(*overrides, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["recipe.hops.concepts.sampling.temprature=1"], "temprature"),  # before anything starts
+        (["source=folder", "source.path=/no/such/code", "engine=standin"], "/no/such/code"),
+    ],
+)
+def test_a_process_leaves_with_the_mistake_and_nothing_else(tmp_path, overrides, said):
     done = selfalign(*overrides, cwd=tmp_path, timeout=120)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_help_and_config_are_printed_without_a_run(tmp_path):
-    shown = selfalign("--help", cwd=tmp_path)
+    shown = selfalign_here("--help", cwd=tmp_path)
     assert shown.returncode == 0
     assert "source=folder source.path=DIR" in shown.stdout
-    config = selfalign("--cfg", "job", "engine=standin", cwd=tmp_path)
+    config = selfalign_here("--cfg", "job", "engine=standin", cwd=tmp_path)
     assert config.returncode == 0
     assert "kind: standin" in config.stdout
     assert not (tmp_path / "runs").exists()
@@ -81,8 +81,8 @@ def test_another_error_is_not_told_as_the_user_s():
 
 @pytest.mark.ray
 def test_what_outlasts_the_grace_period_is_interrupted_and_the_sweep_with_it(tmp_path):
-    given = ["engine=standin", "engine.standin_seconds=600", "cluster.grace_seconds=2"]
-    given.append("cluster.progress_seconds=0.5")
+    given = [*code_in(tmp_path / "code", 4), "engine=standin", "engine.standin_seconds=600"]
+    given += ["cluster.grace_seconds=2", "cluster.progress_seconds=0.5"]
     run_dir = tmp_path / "runs" / "first" / "0"
     with started("-m", "run_seed=1,2", *given, cwd=tmp_path) as process:
         wait_for(run_dir / "pipeline.log", "responses: .* in flight")
@@ -96,10 +96,11 @@ def test_what_outlasts_the_grace_period_is_interrupted_and_the_sweep_with_it(tmp
 
 
 @pytest.mark.ray
-def test_the_first_signal_lets_what_is_in_flight_be_finished(tmp_path):
+def test_the_first_signal_lets_what_is_in_flight_be_finished(ray_local, tmp_path):
     # Two rows at a time, each for three seconds: many more than can be done are there.
     few = ["engine.rows_in_flight=2", "engine.rows_per_block=1", "engine.standin_seconds=1"]
-    given = ["engine=standin", "stages.until=responses", "cluster.progress_seconds=0.5"]
+    given = [*code_in(tmp_path / "code", 16), "engine=standin", "stages.until=responses"]
+    given.append("cluster.progress_seconds=0.5")
     run_dir = tmp_path / "runs" / "first"
     with started(*given, *few, cwd=tmp_path) as process:
         wait_for(run_dir / "pipeline.log", r"responses: [1-9]\d* of ")
@@ -114,7 +115,7 @@ def test_the_first_signal_lets_what_is_in_flight_be_finished(tmp_path):
     assert 0 < done < whole
     assert saved.num_rows == done
     assert not (run_dir / "stages" / "responses" / "manifest.json").exists()
-    again = selfalign(*given, "source.limit=300", cwd=tmp_path)
+    again = selfalign_here(*given, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     rows = pq.read_table(run_dir / "stages" / "responses" / "rows").to_pylist()
     assert len({row["row_id"] for row in rows}) == len(rows) == whole
@@ -130,7 +131,7 @@ def test_the_first_signal_lets_what_is_in_flight_be_finished(tmp_path):
 def started(*overrides, cwd):
     """`selfalign`, running, as the leader of a process group; ended in any case."""
     with subprocess.Popen(
-        [*SELFALIGN, *overrides, "source.limit=300"],
+        [*SELFALIGN, *overrides],
         cwd=cwd,
         stderr=subprocess.PIPE,
         text=True,
@@ -154,7 +155,8 @@ def wait_for(file, pattern, seconds=300):
 
 @pytest.mark.ray
 def test_the_jobs_of_a_sweep_share_a_loaded_engine_and_outlive_one_that_fails(tmp_path):
-    given = ["engine=standin", "source.limit=60", "stages.until=nosuch,concepts", "run_seed=1,2"]
+    given = [*code_in(tmp_path / "code", 4), "engine=standin"]
+    given += ["stages.until=nosuch,concepts", "run_seed=1,2"]
     done = selfalign("-m", *given, cwd=tmp_path)
     assert done.returncode == 2
     logs = [path.read_text() for path in sorted(tmp_path.glob("runs/first/*/pipeline.log"))]
@@ -169,15 +171,10 @@ def test_the_jobs_of_a_sweep_share_a_loaded_engine_and_outlive_one_that_fails(tm
 
 @pytest.mark.ray
 @pytest.mark.sandbox
-def test_a_plan_goes_on_where_it_was_and_leaves_the_run_alone(tmp_path):
-    source = tmp_path / "code"
-    source.mkdir()
-    for n in range(8):
-        (source / f"good_{n}.py").write_text(GOOD.format(n=n))
-    common = ["engine=standin", "source=folder", f"source.path={source}", "source.license=MIT"]
-    common.append("seeds.near_duplicates.jaccard=1")  # the functions differ in a number alone
+def test_a_plan_goes_on_where_it_was_and_leaves_the_run_alone(ray_local, tmp_path):
+    common = [*code_in(tmp_path / "code", 8), "engine=standin"]
     plan = ["plan.rows=5000", "plan.seeds=5"]
-    done = selfalign(*common, *plan, cwd=tmp_path)
+    done = selfalign_here(*common, *plan, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "5,000 accepted rows of first, projected from 5 seeds" in done.stdout
     run_dir = tmp_path / "runs" / "first"
@@ -186,7 +183,7 @@ def test_a_plan_goes_on_where_it_was_and_leaves_the_run_alone(tmp_path):
     assert stage["rows"] == {"kept": 5, "not_sampled": 3}
     # None of the seeds passes a gate that no program can meet: a bound, and the exit code for it.
     never = "validation.metrics.min_asserts=1000"
-    again = selfalign(*common, *plan, never, cwd=tmp_path)
+    again = selfalign_here(*common, *plan, never, cwd=tmp_path)
     assert again.returncode == 3, again.stderr
     assert "from before" in again.stderr
     assert "seeds         at least " in again.stdout

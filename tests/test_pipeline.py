@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ from selfalign_ray.errors import UserError
 from selfalign_ray.report.report import REPORT, report
 from selfalign_ray.stage import Saved
 from selfalign_ray.watch.display import Display
+from tests.conftest import config_in
 
 GOOD = '''"""A module."""
 
@@ -44,9 +47,9 @@ SAVED = (
 )
 
 
-@pytest.fixture
-def source(tmp_path):
-    folder = tmp_path / "my code"
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source") / "my code"
     folder.mkdir()
     for n in range(6):
         (folder / f"good_{n}.py").write_text(GOOD.format(n=n))
@@ -57,20 +60,32 @@ def source(tmp_path):
     return folder
 
 
-@pytest.fixture
-def config(run_config, source):
-    def make(*overrides):
-        return run_config(
-            "source=folder",
-            f"source.path='{source}'",
-            "source.license=MIT",
-            "engine=standin",
-            "seeds.near_duplicates.jaccard=1",  # the functions differ in a number alone
-            "recipe.hops.responses.sampling.n=3",
-            *overrides,
-        )
+@pytest.fixture(scope="module")
+def given(source):
+    return [
+        *("source=folder", f"source.path='{source}'", "source.license=MIT", "engine=standin"),
+        "seeds.near_duplicates.jaccard=1",  # the functions differ in a number alone
+        *("recipe.hops.responses.sampling.n=3", "validation.execution.actors=1"),
+    ]
 
-    return make
+
+@pytest.fixture
+def config(run_config, given):
+    return partial(run_config, *given)
+
+
+@pytest.fixture(scope="module")
+def whole(ray_local, given, tmp_path_factory):
+    """The settings of a run that has been through all stages."""
+    cfg = config_in(tmp_path_factory.mktemp("whole"), *given)
+    assert run(cfg).name == "novelty"
+    return cfg
+
+
+@pytest.fixture
+def cached(whole, tmp_path):
+    """A run of the test has from the cache what the whole one did with the same settings."""
+    shutil.copytree(whole.stages.cache, tmp_path / ".stages")
 
 
 def run(cfg):
@@ -89,10 +104,8 @@ def rows_of(cfg, stage):
 
 @pytest.mark.ray
 @pytest.mark.sandbox
-def test_functions_become_a_data_set_and_no_row_is_lost(ray_local, config):
-    cfg = config()
-    last = run(cfg)
-    assert last.name == "novelty"
+def test_functions_become_a_data_set_and_no_row_is_lost(whole):
+    cfg = whole
     counts = {name: manifest["rows"] for name, manifest in manifests(cfg).items()}
     for above, below in itertools.pairwise(SAVED):
         assert sum(counts[below].values()) == counts[above]["kept"], (above, below)
@@ -112,20 +125,22 @@ def test_functions_become_a_data_set_and_no_row_is_lost(ray_local, config):
 
 
 @pytest.mark.ray
-def test_a_run_goes_on_after_its_last_whole_stage(ray_local, config):
+@pytest.mark.sandbox  # of the whole run, as for others below
+def test_a_run_goes_on_after_its_last_whole_stage(cached, config):
     cut = config("stages.until=seeds")
     assert run(cut).name == "sample"
     before = manifests(cut, ["sample"])
-    whole = config("stages.until=concepts")
-    assert run(whole).name == "concepts"
-    assert manifests(whole, ["sample"]) == before
-    row = rows_of(whole, "concepts")[0]
+    on = config("stages.until=concepts", "stages.cache=null")
+    assert run(on).name == "concepts"
+    assert manifests(on, ["sample"]) == before
+    row = rows_of(on, "concepts")[0]
     assert row["concepts"]
     assert row["instruction"] is None
 
 
 @pytest.mark.ray
-def test_a_changed_setting_redoes_its_stage_and_those_below(ray_local, config):
+@pytest.mark.sandbox
+def test_a_changed_setting_redoes_its_stage_and_those_below(cached, config):
     run(config("stages.until=seeds"))
     first = manifests(config(), ["quality", "unique", "sample"])
     cfg = config("stages.until=seeds", "seeds.sample.limit=2")
@@ -136,8 +151,7 @@ def test_a_changed_setting_redoes_its_stage_and_those_below(ray_local, config):
     assert second["sample"]["rows"] == {"kept": 2, "not_sampled": 4}
 
 
-@pytest.mark.ray
-def test_a_setting_of_speed_redoes_nothing(ray_local, config):
+def test_a_setting_of_speed_redoes_nothing(config):
     def prints(cfg):
         return pipeline.fingerprints(pipeline.stages(cfg), cfg)
 
@@ -204,7 +218,7 @@ def test_a_setting_that_decides_changes_its_stage_and_those_below(config, overri
 
 @pytest.mark.ray
 @pytest.mark.sandbox
-def test_solutions_and_tests_of_an_instruction_are_crossed(ray_local, config):
+def test_solutions_and_tests_of_an_instruction_are_crossed(cached, config):
     cfg = config("validation.cross_execution.enabled=true", "stages.until=validation")
     assert run(cfg).name == "cross_execution"
     rows = [row for row in rows_of(cfg, "cross_execution") if row["drop_reason"] is None]
@@ -220,7 +234,7 @@ def test_solutions_and_tests_of_an_instruction_are_crossed(ray_local, config):
 
 @pytest.mark.ray
 @pytest.mark.sandbox
-def test_further_rounds_try_what_has_not_passed(ray_local, config):
+def test_further_rounds_try_what_has_not_passed(cached, config):
     cfg = config(
         "stages.until=metrics",
         "recipe.hops.responses.sampling.n=1",
@@ -241,12 +255,17 @@ def test_further_rounds_try_what_has_not_passed(ray_local, config):
 
 
 @pytest.mark.ray
-def test_a_pool_for_each_hop_gives_the_same_rows(ray_local, config):
-    shared = config("stages.until=responses")
-    run(shared)
-    rows = {row["row_id"]: row for row in rows_of(shared, "responses")}
-    apart = config("stages.until=responses", "generation=per_hop", "engine.rows_per_block=2")
+@pytest.mark.sandbox
+def test_a_pool_for_each_hop_gives_the_same_rows(whole, cached, config):
+    rows = {row["row_id"]: row for row in rows_of(whole, "responses")}
+    run(config("stages.until=seeds"))
+    # Without the cache: what is asked for is the same, and would be taken from there.
+    apart = config(
+        *("stages.until=responses", "generation=per_hop", "engine.rows_per_block=2"),
+        *("stages.cache=null", "engine.num_cpus=0.5"),  # three engines leave a CPU to read with
+    )
     run(apart)
+    assert len(rows_of(apart, "responses")) == len(rows)
     for row in rows_of(apart, "responses"):
         other = rows[row["row_id"]]
         assert [hop["shot_set"] for hop in row["hops"]] == [h["shot_set"] for h in other["hops"]]
@@ -255,8 +274,9 @@ def test_a_pool_for_each_hop_gives_the_same_rows(ray_local, config):
 
 
 @pytest.mark.ray
+@pytest.mark.sandbox
 @pytest.mark.parametrize("recipe", ["independent_tests", "selfcodealign", "docstring_concept"])
-def test_every_recipe_reaches_responses(ray_local, config, recipe):
+def test_every_recipe_reaches_responses(cached, config, recipe):
     cfg = config("stages.until=responses", f"recipe={recipe}")
     run(cfg)
     rows = rows_of(cfg, "responses")
@@ -385,7 +405,8 @@ def test_columns_of_another_type_are_named(ray_local, config, tmp_path, row, sai
 
 
 @pytest.mark.ray
-def test_what_is_withdrawn_is_not_read_again(ray_local, config, tmp_path):
+@pytest.mark.sandbox
+def test_what_is_withdrawn_is_not_read_again(cached, config, tmp_path):
     first = config("stages.until=quality")
     run(first)
     kept = [row for row in rows_of(first, "quality") if row["drop_reason"] is None]
@@ -401,11 +422,10 @@ def test_what_is_withdrawn_is_not_read_again(ray_local, config, tmp_path):
 
 
 @pytest.mark.ray
-def test_a_source_without_a_good_seed_says_why(ray_local, config, source):
-    for path in source.glob("*.py"):
-        path.write_text("x = 1\n")
+def test_a_source_without_a_good_seed_says_why(ray_local, config, tmp_path):
+    (tmp_path / "one.py").write_text("x = 1\n")
     with pytest.raises(UserError, match=r"no seed is left after the stage quality(.|\n)*no_funct"):
-        run(config())
+        run(config(f"source.path='{tmp_path}'"))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def read_examples(folder: str | None) -> list[Example]:
 
 def _read_example(path: Path) -> Example:
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # The same as safe_load, by libyaml: ten times as fast.
+        fields = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"recipe.examples: cannot read {path}: {error}") from error
     if not isinstance(fields, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,11 +16,12 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from selfalign_ray.config import register_schemas
 from selfalign_ray.errors import UserError
-from tests.support import selfalign
+from tests.support import code_in, selfalign_here
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "submit.py"
 _spec = importlib.util.spec_from_file_location("submit", SCRIPT)
@@ -27,18 +29,6 @@ submit = importlib.util.module_from_spec(_spec)
 sys.modules["submit"] = submit  # its dataclasses look their module up
 _spec.loader.exec_module(submit)
 register_schemas()
-
-GOOD = '''"""A module."""
-
-
-def scaled_{n}(radius: float, factor: float) -> float:
-    """Return the radius of a circle, scaled by a factor.
-
-    The factor may be negative.
-    """
-    scaled = radius * factor + {n}
-    return scaled**2
-'''
 
 
 def client(*jobs):
@@ -179,7 +169,11 @@ def head():
                 _wait_for(address, token)
                 yield {**environment, "RAY_API_SERVER_ADDRESS": address}
             finally:
-                process.send_signal(signal.SIGTERM)  # with --block it takes all of its Ray along
+                # At a signal it would wait half a minute for what it has started.
+                for started in psutil.Process(process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        started.kill()
+                process.kill()
                 process.wait(timeout=60)
 
 
@@ -210,15 +204,12 @@ def _rows(path):
 @pytest.mark.ray
 @pytest.mark.sandbox
 @pytest.mark.slow
-def test_a_job_stopped_and_submitted_again_gives_the_data_set_of_the_local_run(tmp_path, head):
-    code = tmp_path / "code"
-    code.mkdir()
-    for n in range(6):
-        (code / f"good_{n}.py").write_text(GOOD.format(n=n))
-    given = ["engine=standin", "source=folder", f"source.path={code}", "source.license=MIT"]
-    given.append("seeds.near_duplicates.jaccard=1")  # the functions differ in a number alone
+def test_a_job_stopped_and_submitted_again_gives_the_data_set_of_the_local_run(
+    ray_local, head, tmp_path
+):
+    given = [*code_in(tmp_path / "code", 6), "engine=standin"]
     given.append("stages.cache=null")  # else the one run has it all from the other
-    alone = selfalign(*given, "name=local", cwd=tmp_path)
+    alone = selfalign_here(*given, "name=local", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     there = [*given, f"runs_root={tmp_path}/runs", "name=submitted"]
     run_dir = tmp_path / "runs" / "submitted"

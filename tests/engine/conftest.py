@@ -11,11 +11,10 @@ import pytest
 from selfalign_ray.engine.embedded import embedded_model_dir
 
 
-@pytest.fixture
-def tiny_model(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model's tokenizer and a small config: for load_format=dummy."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("tiny")
     source = embedded_model_dir()
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (source / name).exists():

@@ -47,8 +47,8 @@ def test_other_settings_are_other_engines_and_old_ones_can_be_left_out(ray_local
 
 
 def test_more_engines_may_be_wanted_than_there_is_room_for_now(ray_local, run_config):
-    cfg = run_config("engine=standin", "engine.engines=1", "engine.max_engines=9")
-    assert len(engines_for(opening_for(cfg, "concepts"))) == 9
+    cfg = run_config("engine=standin", "engine.num_cpus=3", "engine.max_engines=3")
+    assert len(engines_for(opening_for(cfg, "concepts"))) == 3
 
 
 def test_engines_that_leave_no_cpu_are_refused_with_the_keys(ray_local, run_config):

@@ -62,7 +62,7 @@ def start(count, *, max_restarts=10, load_error=None):
     return [actor.remote(load_error) for _ in range(count)]
 
 
-def ask(engines, *texts):
+def ask_on(engines, *texts):
     async def run():
         fleet = Fleet(engines, model="m", rows_in_flight=20)
         prompts = [
@@ -71,20 +71,33 @@ def ask(engines, *texts):
         ]
         return await asyncio.gather(*map(fleet.generate, prompts), return_exceptions=True)
 
+    return asyncio.run(run())
+
+
+def ask(engines, *texts):
+    """The same of engines that are there for this alone."""
     try:
-        return asyncio.run(run())
+        return ask_on(engines, *texts)
     finally:
         for engine in engines:
             ray.kill(engine)
 
 
+@pytest.fixture(scope="module")
+def two(ray_local):
+    """Engines that no test lets die."""
+    engines = start(2)
+    ray.get([engine.load.remote() for engine in engines])
+    yield engines
+    for engine in engines:
+        ray.kill(engine)
+
+
 pytestmark = pytest.mark.ray
 
 
-def test_prompts_are_spread_over_the_engines(ray_local):
-    engines = start(2)
-    ray.get([engine.load.remote() for engine in engines])
-    made = ask(engines, *["x"] * 40)
+def test_prompts_are_spread_over_the_engines(two):
+    made = ask_on(two, *["x"] * 40)
     shares = Counter(generation.texts[0].text for generation in made)
     assert len(shares) == 2
     assert min(shares.values()) == 20
@@ -110,8 +123,8 @@ def test_the_only_engine_is_waited_for_while_it_restarts(ray_local, tmp_path):
     assert isinstance(made, Generation)
 
 
-def test_a_refusal_is_the_prompt_s_alone(ray_local):
-    refused, made = ask(start(1), "refuse me", "x")
+def test_a_refusal_is_the_prompt_s_alone(two):
+    refused, made = ask_on(two[:1], "refuse me", "x")
     assert isinstance(refused, PromptRefusedError)
     assert str(refused) == "not this one"
     assert isinstance(made, Generation)
@@ -125,7 +138,7 @@ def test_when_no_engine_is_left_every_prompt_is_told_why(ray_local):
     assert "no memory at all" in str(told[0])
 
 
-def test_a_user_s_mistake_arrives_as_itself(ray_local):
+def test_a_user_s_mistake_arrives_as_itself(two):
     mistake = UserError("model.x: set it to y")
-    for told in (ask(start(1), "mistake"), ask(start(2, load_error=mistake), "x")):
+    for told in (ask_on(two[:1], "mistake"), ask(start(2, load_error=mistake), "x")):
         assert [(type(error), str(error)) for error in told] == [(UserError, str(mistake))]

@@ -22,7 +22,8 @@ from selfalign_ray.engine.vllm import _generation, _kill_core, check_quantizatio
 from selfalign_ray.engine.vllm_mistakes import mistake
 from selfalign_ray.engine.vllm_settings import engine_args, worker_environment
 from selfalign_ray.errors import UserError
-from tests.support import selfalign
+from tests.conftest import config_in
+from tests.support import selfalign_here
 
 
 def adapter(folder, rank=16):
@@ -182,23 +183,25 @@ def test_samples_come_back_in_their_order_with_what_they_cost():
 
 
 # An engine is opened in a process of its own, as an actor is: with its environment from the start.
+# All of them are forks of one process that has imported vLLM, which takes ten seconds.
 CODE = """
-import asyncio, json, sys
+import asyncio, json, os, sys
 from hydra import compose, initialize_config_dir
+from vllm.v1.engine.llm_engine import LLMEngine
 from selfalign_ray.config import conf_dir, register_schemas, typed
 from selfalign_ray.engine.base import Prompt, Sampling
 from selfalign_ray.engine.open import open_engine
 from selfalign_ray.errors import UserError
 
-if __name__ == "__main__":
+
+def made_by_engine(overrides):
     register_schemas()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = typed(compose("run", overrides=["run_dir=/nowhere", *sys.argv[1:]]))
+        cfg = typed(compose("run", overrides=["run_dir=/nowhere", *overrides]))
     try:
         engine = open_engine(cfg.engine, cfg.model, device="cpu", recipe=cfg.recipe, examples=[])
     except UserError as error:
-        print(json.dumps({"user_error": str(error)}))
-        sys.exit()
+        return {"user_error": str(error)}
     sampling = Sampling(temperature=0.8, top_p=0.95, n=2, max_tokens=12, stop=())
     text = "Name a colour of the rainbow. It is red"
     prompts = [
@@ -216,32 +219,61 @@ if __name__ == "__main__":
         return await asyncio.gather(*asked, return_exceptions=True)
 
     made = asyncio.run(run())
-    print(json.dumps({
+    stats = engine.stats()
+    engine.close()
+    return {
         "texts": [[text.text for text in one.texts] for one in made[:3]],
         "scored": str(made[3]) if isinstance(made[3], Exception) else [
             [t.text, t.output_tokens, t.logprob] for t in made[3].texts
         ],
         "ids": [len(ids), *engine._tokens.encode(text + " and round", " red and round")],
         "prompt": engine._tokens.tokenizer.decode(ids),
-        "stats": engine.stats(),
-    }))
-    engine.close()
+        "stats": stats,
+    }
+
+
+if __name__ == "__main__":
+    for environment, overrides in json.loads(sys.argv[1]):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(environment)
+            print("MADE", json.dumps(made_by_engine(overrides)), flush=True)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            sys.exit(f"died: {overrides}")
 """
+TOO_LONG = ["model.load_format=dummy", f"model.max_model_len={1 << 20}", "engine.cpu_kv_cache_gb=1"]
 
 
-def opened(run_config, *overrides, own_process=False):
-    environment = worker_environment(run_config(*overrides).engine, "cpu")
-    environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(own_process))
+@pytest.fixture(scope="module")
+def made(tiny_model, tmp_path_factory):
+    """What three engines made of some prompts, the last of which has no room for its cache."""
+    lora = real_adapter(tmp_path_factory.mktemp("adapter") / "lora")
+    wanted = {
+        "plain": ["model.chat=true"],
+        "tuned": ["model.chat=true", f"model.lora={lora}"],
+        "too_long": [f"model.id={tiny_model}", *TOO_LONG],
+    }
+    environments = {
+        name: worker_environment(config_in(tiny_model, *overrides).engine, "cpu")
+        for name, overrides in wanted.items()
+    }
+    environments["too_long"]["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+    engines = [(environments[name], overrides) for name, overrides in wanted.items()]
     done = subprocess.run(
-        [sys.executable, "-c", CODE, *overrides],
-        env={**os.environ, **environment},
+        [sys.executable, "-c", CODE, json.dumps(engines)],
+        env={**os.environ, **environments["plain"]},
         capture_output=True,
         text=True,
         timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    lines = [line for line in done.stdout.splitlines() if line.startswith("MADE ")]
+    return {
+        name: json.loads(line.removeprefix("MADE "))
+        for name, line in zip(wanted, lines, strict=True)
+    }
 
 
 def real_adapter(folder: Path) -> Path:
@@ -271,12 +303,11 @@ def log_likelihood(token_ids, first):
 
 
 @pytest.mark.slow
-def test_adapters_chats_and_seeds_reach_every_sample(run_config, tmp_path):
-    plain = opened(run_config, "model.chat=true")
-    tuned = opened(run_config, "model.chat=true", f"model.lora={real_adapter(tmp_path / 'lora')}")
-    for made in (plain, tuned):
-        assert made["texts"][0] == made["texts"][2], "the same seeds"
-        assert made["texts"][0] != made["texts"][1]
+def test_adapters_chats_and_seeds_reach_every_sample(made):
+    plain, tuned = made["plain"], made["tuned"]
+    for one in (plain, tuned):
+        assert one["texts"][0] == one["texts"][2], "the same seeds"
+        assert one["texts"][0] != one["texts"][1]
     assert all(a != b for a, b in zip(plain["texts"], tuned["texts"], strict=True))
     count, *ids = plain["ids"]
     likely = log_likelihood(ids, count)
@@ -290,31 +321,24 @@ def test_adapters_chats_and_seeds_reach_every_sample(run_config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cache_too_small_for_the_length_is_told_from_vllm_s_own_process(run_config, tiny_model):
-    made = opened(
-        run_config,
-        f"model.id={tiny_model}",
-        "model.load_format=dummy",
-        f"model.max_model_len={1 << 20}",
-        "engine.cpu_kv_cache_gb=1",
-        own_process=True,
-    )
-    assert made["user_error"].startswith("model.max_model_len: a prompt of that length")
+def test_a_cache_too_small_for_the_length_is_told_from_vllm_s_own_process(made):
+    said = made["too_long"]["user_error"]
+    assert said.startswith("model.max_model_len: a prompt of that length")
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_an_engine_that_cannot_start_ends_the_run_with_the_keys_to_change(tiny_model, tmp_path):
+def test_an_engine_that_cannot_start_ends_the_run_with_the_keys_to_change(
+    ray_local, tiny_model, tmp_path
+):
     seeds = tmp_path / "seeds.jsonl"
     seeds.write_text(json.dumps({"seed": "def one():\n    return 1\n"}) + "\n")
-    done = selfalign(
+    done = selfalign_here(
         "start.stage=concepts",
         f"start.rows={seeds}",
         "stages.until=concepts",
         f"model.id={tiny_model}",
-        "model.load_format=dummy",
-        f"model.max_model_len={1 << 20}",
-        "engine.cpu_kv_cache_gb=1",
+        *TOO_LONG,
         cwd=tmp_path,
     )
     assert done.returncode == 2, done.stderr

@@ -67,13 +67,15 @@ def test_a_row_has_the_same_shots_whenever_it_is_asked():
 
 
 def test_rows_share_no_more_than_k_sets():
-    drawn = [sets().of(str(i)) for i in range(60)]
+    made = sets()
+    drawn = [made.of(str(i)) for i in range(60)]
     assert {number for number, _ in drawn} == {0, 1, 2, 3}
     assert len({tuple(e.name for e in shots) for _, shots in drawn}) == 4
 
 
 def test_without_k_each_row_draws_its_own():
-    drawn = [sets(number=None).of(str(i)) for i in range(20)]
+    made = sets(number=None)
+    drawn = [made.of(str(i)) for i in range(20)]
     assert {number for number, _ in drawn} == {None}
     assert len({tuple(e.name for e in shots) for _, shots in drawn}) > 15
 

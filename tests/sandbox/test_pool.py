@@ -65,7 +65,8 @@ def test_every_hostile_program_gets_its_verdict(configured, programs):
     listed = programs("hostile")
     assert len({p["name"] for p in listed}) == len(listed) >= 120
     files = names_in_tmp()
-    with Sandbox(configured(slots=2, cpu_seconds=1, wall_seconds=6)) as sandbox:
+    # Four at once: many of them sleep until they are ended.
+    with Sandbox(configured(slots=4, cpu_seconds=1, wall_seconds=6)) as sandbox:
         if sandbox.describe()["level"] != "A":
             pytest.skip("the verdicts in hostile.yaml are those of level A")
         got = judged(sandbox, listed)

@@ -13,7 +13,7 @@ from selfalign_ray.sandbox.pool import Sandbox
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow]
 
-SAMPLES, BATCH = 20_000, 1_000
+SAMPLES, BATCH = 8_000, 500
 MIX = {  # weight, code, tests, verdict
     "passes": (70, "def f(x): return x + 1", "assert f(1) == 2\nassert f(2) == 3", "passed"),
     "fails": (10, "def f(x): return x", "assert f(1) == 2", "assertion"),
@@ -74,11 +74,12 @@ def soak(config, folder):
                 counts, memory = state()
         counts_then, memory_then = state()
     assert counts_then == counts
-    assert max(b - a for a, b in zip(memory, memory_then, strict=True)) < 8 << 20
+    # Half a kilobyte a sample.
+    assert max(b - a for a, b in zip(memory, memory_then, strict=True)) < 3 << 20
     assert not below(os.getpid())
 
 
-def test_twenty_thousand_samples_leave_nothing_behind(configured, tmp_path):
+def test_thousands_of_samples_leave_nothing_behind(configured, tmp_path):
     # No zygote is replaced, so that each one's memory is seen to stay as it is.
     config = configured(slots=2, samples_per_zygote=10 * SAMPLES)
     # In a process of its own: that of the tests may have a Ray, whose own processes come and go.
@@ -90,14 +91,16 @@ def test_twenty_thousand_samples_leave_nothing_behind(configured, tmp_path):
 
 def test_verdicts_stay_as_they_are_on_a_busy_machine(configured, programs):
     listed = programs("hostile") + [{**p, "expect": "passed"} for p in programs("benign")]
-    pairs = [(p["code"], p.get("tests", "")) for p in listed]
     burn = [sys.executable, "-S", "-c", "while True: pass"]
     busy = [subprocess.Popen(burn) for _ in range(os.cpu_count() or 1)]
     try:
-        with Sandbox(configured(slots=2, cpu_seconds=2, wall_seconds=8)) as sandbox:
+        with Sandbox(configured(slots=2, cpu_seconds=1, wall_seconds=4)) as sandbox:
             if sandbox.describe()["level"] != "A":
                 pytest.skip("the verdicts in hostile.yaml are those of level A")
-            for _ in range(3):
+            for turn in range(3):
+                if turn:  # what takes all of its seconds has had them
+                    listed = [p for p in listed if p["expect"] != "timeout"]
+                pairs = [(p["code"], p.get("tests", "")) for p in listed]
                 got = {p["name"]: v for p, v in zip(listed, sandbox.judge(pairs), strict=True)}
                 assert {
                     p["name"]: (got[p["name"]].verdict, got[p["name"]].detail)

@@ -170,7 +170,7 @@ def test_a_run_with_it_counts_and_tells_what_went(ray_local, run_config, tmp_pat
         "source=folder",
         f"source.path='{folder}'",
         "source.license=MIT",
-        "seeds.near_duplicates.enabled=false",
+        *("seeds.near_duplicates.enabled=false", "seeds.typecheck.enabled=false"),
         "stages.until=docstring_judge",
     )
     names = [stage.name for stage in pipeline.selected(cfg)]
