@@ -24,6 +24,7 @@ from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
 from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.hops.generate import generate, pool_of
+from selfalign_ray.places import place_of, shards_of
 from selfalign_ray.shards import (
     ROW_ID,
     Done,
@@ -117,7 +118,7 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
     if before is not None and (not group.goes_on or before["fingerprint"] != group.fingerprint):
         before = None
     earlier = _seconds_before(target, before) if before else 0.0
-    cache = cfg.stages.cache and str(Path(cfg.stages.cache).absolute())
+    cache = cfg.stages.cache and str(place_of(cfg.stages.cache))
     record = group.record() | {"cache": cache}
     session = {"session": time.time(), "seconds_before": earlier}
     target.begin(record | session, anew=before is None)
@@ -216,7 +217,7 @@ def check_begun(stages: Sequence[Stage], prints: Mapping[str, str], cfg: RunConf
     """
     target = Saved(Path(cfg.run_dir), stages[-1].name)
     known = goes_on(stages) and (target.begun() or {}).get("fingerprint") == prints[target.name]
-    if not known or not any(target.rows.glob("*.parquet")):
+    if not known or not shards_of(target.rows):
         raise UserError(
             f"finalize: no row has been through the stage {target.name} with these settings, "
             "and finalize=true asks no engine; let the run go on, or leave the stage out"
@@ -265,7 +266,7 @@ def _check(group: Group, target: Saved, work: _Work) -> None:
 
 def _seconds_before(target: Saved, record: dict[str, Any]) -> float:
     """How long a stage that was ended had worked: each time from its start to its last shard."""
-    last = max((path.stat().st_mtime for path in target.rows.glob("*.parquet")), default=0.0)
+    last = max((path.stat().st_mtime for path in shards_of(target.rows)), default=0.0)
     begun: float = record.get("session", last)
     before: float = record.get("seconds_before", 0.0)
     return before + max(0.0, last - begun)
