@@ -57,7 +57,7 @@ def place_of(text: str | os.PathLike[str] | UPath) -> Place:
         raise UserError(f"{name}: is no place for rows; give a folder, s3://BUCKET/... or gs://...")
     options: dict[str, Any] = {"use_listings_cache": False}
     if scheme == "s3":
-        retries = {"mode": "standard", "max_attempts": _ATTEMPTS}
+        retries = {"mode": "standard", "total_max_attempts": _ATTEMPTS}
         options["config_kwargs"] = {"retries": retries, "connect_timeout": 10}
     try:
         found = UPath(f"{scheme}://{rest}", **options)
@@ -73,7 +73,7 @@ def hasty(path: UPath) -> UPath:
     """The same place, for requests that fail within seconds rather than wait for the store."""
     if path.protocol != "s3":
         return path
-    config = {"retries": {"mode": "standard", "max_attempts": 2}, "connect_timeout": 5}
+    config = {"retries": {"mode": "standard", "total_max_attempts": 2}, "connect_timeout": 5}
     found = UPath(str(path), use_listings_cache=False, config_kwargs=config | {"read_timeout": 10})
     found.fs.retries = 2
     return found
@@ -161,13 +161,18 @@ def fault_of(errors: Iterable[BaseException], where: Place) -> str | None:
         return None
     found = list(errors)
     told = next(filter(None, (_fault(error, where) for error in found)), None)
-    if told is None and any(isinstance(error, OSError) for error in found):
-        # pyarrow takes any reason that a folder cannot be listed for for its not being there.
-        try:
-            hasty(where).fs.ls(where.path)
-        except Exception as error:  # noqa: BLE001  the answer to what it is
-            told = _fault(error, where)
-    return told
+    # The answer to a question by HEAD has no reason in it, and pyarrow takes any reason that a
+    # folder cannot be listed for for its not being there: asked again.
+    is_dull = any(isinstance(e, OSError) and e.filename is None for e in found)
+    return (_fault_now(where) if is_dull else None) or told
+
+
+def _fault_now(where: UPath) -> str | None:
+    try:
+        hasty(where).fs.ls(where.path)
+    except Exception as error:  # noqa: BLE001  the answer to what it is
+        return _fault(error, where)
+    return None
 
 
 def _fault(error: BaseException, where: UPath) -> str | None:
@@ -180,7 +185,8 @@ def _fault(error: BaseException, where: UPath) -> str | None:
         return f"{where}: there is no such bucket; make it, or set runs_root to another place"
     of_here = isinstance(error, OSError) and error.filename is not None  # a folder's, or a file's
     refused = isinstance(error, PermissionError) and not of_here
-    if refused or "Credential" in type(error).__name__ or "Token" in type(error).__name__:
+    kind = type(error).__name__ if module in _CLIENTS else ""
+    if refused or "Credential" in kind or "Token" in kind:
         return (
             f"{where}: access is refused ({said}); give the nodes credentials that may read, write "
             "and delete there (AWS_*, GOOGLE_*), and the same command goes on"

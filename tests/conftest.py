@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 import ray
 from hydra import compose, initialize_config_dir
 
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
 from selfalign_ray.job import configure_ray_data, worker_runtime
+from tests.object_store import Server, object_store
 
 RunConfigOf = Callable[..., RunConfig]
 
@@ -27,6 +29,26 @@ def run_config(tmp_path: Path) -> RunConfigOf:
             return typed(compose("run", overrides=[*places, *overrides]))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def store_server() -> Iterator[Server]:
+    """An S3-compatible server, shared by the whole session."""
+    with object_store() as server:
+        yield server
+
+
+@pytest.fixture
+def store(
+    store_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    """The server with an empty bucket, and this process knowing it."""
+    for name, value in store_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield store_server
+    store_server.empty()
 
 
 @pytest.fixture(scope="session")
