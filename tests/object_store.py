@@ -50,7 +50,7 @@ class Server:
             aws_secret_access_key=SECRET,
         )
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def names(self, prefix: str = "") -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
@@ -62,8 +62,8 @@ class Server:
         """Forgets all that it holds and was told."""
         self.refuse = lambda method, path: None
         self.seen.clear()
-        for key in self.keys():
-            self.client.delete_object(Bucket=BUCKET, Key=key)
+        if keys := [{"Key": key} for key in self.names()]:
+            self.client.delete_objects(Bucket=BUCKET, Delete={"Objects": keys})
 
     def close(self) -> None:
         self._server.shutdown()

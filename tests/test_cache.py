@@ -171,6 +171,6 @@ def test_half_stages_of_two_runs_are_both_kept(home, cache):
 
 def test_a_cache_that_cannot_be_written_stops_no_run(tmp_path, caplog):
     (tmp_path / "cache").write_text("a file")
-    saved = made(home / "one", "a")
-    Cache(tmp_path / "cache", home / "one").publish(saved)
+    saved = made(tmp_path / "one", "a")
+    Cache(tmp_path / "cache", tmp_path / "one").publish(saved)
     assert "stages.cache: cannot put sample" in caplog.text

@@ -50,7 +50,7 @@ def fail(run_dir, files, held=held, store=None, **changes):
 
 
 def keys(store):
-    return [key.removeprefix("r/first/") for key in store.keys("r/first/")]
+    return [key.removeprefix("r/first/") for key in store.names("r/first/")]
 
 
 def changes(store):

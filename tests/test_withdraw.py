@@ -305,10 +305,10 @@ def test_a_run_in_a_store_loses_the_rows_there(
         store.client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
     (tmp_path / "list").write_text("theirs\n")
     for dry_run in (True, False):
-        before = {key: store.read(key) for key in store.keys("")}
+        before = {key: store.read(key) for key in store.names()}
         options = ["--dry-run"] if dry_run else []
         assert main(["s3://runs/r/first", str(tmp_path / "list"), *options]) == 0
-        after = {key: store.read(key) for key in store.keys("")}
+        after = {key: store.read(key) for key in store.names()}
         assert (after == before) is dry_run
     for key, data in after.items():
         path = tmp_path / "after" / key
