@@ -180,7 +180,7 @@ def _fault(error: BaseException, where: UPath) -> str | None:
     said = " ".join(str(error).split()) or type(error).__name__
     module = type(error).__module__.partition(".")[0]
     if isinstance(error, FileNotFoundError):
-        if "bucket" not in said or "exist" not in said:
+        if not ("bucket" in said and "exist" in said) and "/upload/" not in said:
             return None
         return f"{where}: there is no such bucket; make it, or set runs_root to another place"
     of_here = isinstance(error, OSError) and error.filename is not None  # a folder's, or a file's

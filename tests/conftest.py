@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 import ray
 from hydra import compose, initialize_config_dir
@@ -46,7 +45,6 @@ def store(
     for name, value in store_server.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
     yield store_server
     store_server.empty()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from collections import Counter
@@ -40,7 +41,7 @@ class Server:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
-    @property
+    @functools.cached_property
     def client(self) -> Any:
         return boto3.client(
             "s3",
