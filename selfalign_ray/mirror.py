@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from upath import UPath
 
@@ -115,7 +116,7 @@ class Mirror:
                         found[name] = one["size"]
         return found
 
-    def _find(self, path: str, *, detail: bool) -> list[dict[str, str]]:
+    def _find(self, path: str, *, detail: bool) -> list[dict[str, Any]]:
         return list(self._there.fs.find(path, detail=detail).values())
 
 

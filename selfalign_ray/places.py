@@ -60,7 +60,7 @@ def place_of(text: str | os.PathLike[str] | UPath) -> Place:
         retries = {"mode": "standard", "total_max_attempts": _ATTEMPTS}
         options["config_kwargs"] = {"retries": retries, "connect_timeout": 10}
     try:
-        found = UPath(f"{scheme}://{rest}", **options)
+        found: UPath = UPath(f"{scheme}://{rest}", **options)
         found.fs  # noqa: B018  what speaks to the store is imported here
     except ImportError as error:
         extra = _EXTRAS[scheme]

@@ -95,15 +95,16 @@ def sound_shards(folder: Place) -> list[Place]:
 
 def _fault(path: Place) -> Exception | None:
     """What is wrong with a Parquet file's own description of itself."""
+    fault: Exception | None = None
     try:
         parquet(path).close()
     except pa.ArrowException as error:
-        return error
+        fault = error
     except OSError as error:
         if not isinstance(path, Path) or isinstance(error, PermissionError):
             raise  # nothing is known of the file
-        return error
-    return None
+        fault = error
+    return fault
 
 
 def take_out(

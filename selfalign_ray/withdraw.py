@@ -186,7 +186,8 @@ def _from_files(run_dir: Path, withdrawn: Withdrawn, *, dry_run: bool) -> Found:
 
 def _named(path: Any, run_dir: Path) -> str:
     """A file's or stage's path in its run, or whole where it lies elsewhere."""
-    for root in (run_dir, stored(run_dir)):
+    roots: list[Any] = [run_dir, stored(run_dir)]
+    for root in roots:
         if isinstance(path, type(root)) and path.is_relative_to(root):
             return str(path.relative_to(root))
     return str(path)
@@ -214,10 +215,11 @@ def _config(manifest: Mapping[str, Any] | None, run_dir: Path) -> RunConfig | No
     Its next end then writes the report.
     """
     with contextlib.suppress(UserError):
-        cfg = config_of(manifest["config"]) if manifest else None
-        # What stood for a store may have been another machine's.
-        is_here = cfg is None or stored(run_dir) == run_dir
-        return cfg if is_here else dataclasses.replace(cfg, run_dir=str(run_dir))
+        if manifest:
+            cfg = config_of(manifest["config"])
+            # What stood for a store may have been another machine's.
+            is_here = stored(run_dir) == run_dir
+            return cfg if is_here else dataclasses.replace(cfg, run_dir=str(run_dir))
     return None
 
 
@@ -231,7 +233,7 @@ def _look(place: Place, withdrawn: Withdrawn, found: Found) -> None:
 
 
 def _suspects(place: Place, withdrawn: Withdrawn) -> Iterator[list[Row]]:
-    if place.is_file():
+    if isinstance(place, Path) and place.is_file():
         yield from ([row] for row, _ in _lines(place))
         return
     for table in _tables(place):
@@ -250,9 +252,9 @@ def _tables(folder: Place) -> Iterator[pa.Table]:
 def _take(place: Place, withdrawn: Withdrawn, found: Found, *, dry_run: bool) -> int:
     """Takes rows out of a file or folder, and says how many."""
     gone = Withdrawn(withdrawn.entries.union(("row_id", row_id) for row_id in found.row_ids))
-    if place.is_file():
+    if isinstance(place, Path) and place.is_file():
         return _take_lines(place, gone, dry_run=dry_run)
-    if read_facts(place) is None:
+    if not isinstance(place, Path) or read_facts(place) is None:
         return sum(_take_rows(path, gone, dry_run=dry_run) for path in shards_of(place / "rows"))
     lost = [row for rows in _suspects(place, gone) for row in rows]
     found.dataset_rows.update(kind for row in lost for kind, _ in kinds_of(row, gone)[-1:])

@@ -27,7 +27,6 @@ import pyarrow.parquet as pq
 
 from selfalign_ray import schemas
 from selfalign_ray.errors import UserError
-from selfalign_ray.places import Place
 from selfalign_ray.report.card import Counts, Facts, card
 from selfalign_ray.report.exports import DATASET_COLUMNS, ORIGIN_COLUMNS, dataset_row, of_sample
 from selfalign_ray.report.lines import SortedLines
@@ -150,7 +149,7 @@ def write_folder(
     return counts
 
 
-def read_facts(folder: Place) -> Facts | None:
+def read_facts(folder: Path) -> Facts | None:
     """What a folder of ours says of itself; None where it is no such folder."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
