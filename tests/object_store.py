@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +23,6 @@ class Server:
 
     def __init__(self) -> None:
         self.refuse: Callable[[str, str], tuple[int, str] | None] = lambda method, path: None
-        self.seen: Counter[str] = Counter()  # requests by method
         self._app = DomainDispatcherApplication(create_backend_app)
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
@@ -62,7 +60,6 @@ class Server:
     def empty(self) -> None:
         """Forgets all that it holds and was told."""
         self.refuse = lambda method, path: None
-        self.seen.clear()
         if keys := [{"Key": key} for key in self.names()]:
             self.client.delete_objects(Bucket=BUCKET, Delete={"Objects": keys})
 
@@ -72,7 +69,6 @@ class Server:
 
     def _answer(self, environ: dict[str, Any], start: Any) -> Any:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        self.seen[method] += 1
         refused = self.refuse(method, path)
         if refused is None:
             return self._app(environ, start)
