@@ -84,7 +84,9 @@ class Cache:
             saved.folder.rename(target)
         else:
             _link(saved.folder, target)
-            remove(saved.folder)
+            # The records first: what is left when this is ended is not to replace the copy.
+            for path in (saved.folder / MANIFEST, saved.folder / BEGUN, saved.folder):
+                remove(path)
         return target
 
     def take(self, saved: Saved, entry: str, withdrawn: Withdrawn) -> Place | None:

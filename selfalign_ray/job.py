@@ -126,20 +126,20 @@ def sole(run_dir: Path) -> Iterator[Callable[[], bool]]:
         token = new_token()
         store = stored(run_dir)
         if isinstance(store, Path):
-            yield _set_down(lock, "")
+            _set_down(lock, "")
+            yield lambda: True
             return
         with leased(store, token, before if is_of_here(before) else None) as lease:
             _set_down(lock, token)
             yield lambda: lease.fault is None
 
 
-def _set_down(lock: TextIO, token: str) -> Callable[[], bool]:
-    """Says in a locked file which process has it."""
+def _set_down(lock: TextIO, token: str) -> None:
+    """Says in a locked file which process has it, and what it is called in the store."""
     lock.seek(0)
     lock.truncate()
     lock.write(f"{os.getpid()}\n{token}")
     lock.flush()
-    return lambda: True
 
 
 def worker_runtime(*, is_local: bool) -> dict[str, Any]:
