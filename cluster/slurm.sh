@@ -6,8 +6,9 @@
 #   tail -f selfalign-JOBID.log;  scancel JOBID     # stops it for good; sbatch again goes on
 #
 # From a checkout with .venv (cluster/setup.sh made it) that all nodes see. runs_root has to be
-# absolute and shared. Engines take what `engine.engines` says, one by default: set it to the number
-# of nodes times GPUs, over model.tensor_parallel_size.
+# absolute and shared, or in a store that all nodes reach (s3://...). Engines take what
+# `engine.engines` says, one by default: set it to the number of nodes times GPUs, over
+# model.tensor_parallel_size.
 #
 # Five minutes before the end Slurm sends SIGTERM: the run puts down what it has in flight, and the
 # job goes back to the queue. So it is where Slurm preempts a job with REQUEUE and a grace time.

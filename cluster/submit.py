@@ -6,9 +6,10 @@
 
 Overrides are those of `selfalign`, and are checked here before anything is sent. The checkout goes
 along without what its .gitignore names, tests and benchmarks (a megabyte), so that the cluster runs
-this code. runs_root has to be an absolute folder that every node sees; the same command goes on
-with the same run. Paths in overrides are the cluster's, not this machine's. A cluster that asks for
-a token gets the one in RAY_AUTH_TOKEN or ~/.ray/auth_token: the same as on its head node.
+this code. runs_root has to be an absolute folder that every node sees, or a place in a store that
+every node has credentials for, such as s3://bucket/runs; the same command goes on with the same
+run. Paths in overrides are the cluster's, not this machine's. A cluster that asks for a token gets
+the one in RAY_AUTH_TOKEN or ~/.ray/auth_token: the same as on its head node.
 
     --install cpu|gpu      the nodes install cluster/requirements-*.txt with uv, once a node and
                            version, from the index that their own UV_DEFAULT_INDEX names. Without
@@ -112,12 +113,12 @@ def points_of(overrides: Sequence[str], *, is_sweep: bool) -> list[Point]:
     for number, (point, cfg) in enumerate(zip(given, configs, strict=True)):
         if not (cfg.runs_root.startswith("/") or "://" in cfg.runs_root):
             raise UserError(
-                "runs_root: must be an absolute folder that every node of the cluster sees; got "
-                f"{cfg.runs_root}"
+                "runs_root: must be an absolute folder that every node of the cluster sees, or a "
+                f"store's, such as s3://bucket/runs; got {cfg.runs_root}"
             )
         run_dir = f"{cfg.runs_root}/{cfg.name}"
         if is_sweep:
-            place = f"hydra.run.dir=${{runs_root}}/${{name}}/{number}"
+            place = f"hydra.run.dir=${{local_dir:${{runs_root}}}}/${{name}}/{number}"
             given_here = [*point, "hydra.mode=RUN", place]
             points.append(Point(overrides=given_here, run_dir=f"{run_dir}/{number}"))
         else:

@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from selfalign_ray.config import conf_dir, register_schemas, typed
-from selfalign_ray.errors import StoppedError, UserError
+from selfalign_ray.errors import StoppedError, TakenError, UserError
+from selfalign_ray.places import fault_of, shown, stored
 
 if TYPE_CHECKING:
     from selfalign_ray.report.report import Summary
@@ -74,7 +75,9 @@ def main() -> None:
         from selfalign_ray.report.comparison import read_job, write_comparison
 
         folder = Path(os.path.commonpath([run_dir.parent for run_dir in swept]))
-        sys.stdout.write("\n" + write_comparison([read_job(path) for path in swept], folder))
+        sys.stdout.write(
+            "\n" + write_comparison([read_job(path) for path in swept], stored(folder))
+        )
     sys.exit(max(codes, default=0))
 
 
@@ -113,7 +116,8 @@ def _run(composed: DictConfig) -> int:
         told = _user_error(error, composed["run_dir"])
         if told is not None:
             _say(f"error: {told}")
-            _leave(composed, told)
+            if not isinstance(error, TakenError):
+                _leave(composed, told)
             return EXIT_USER_ERROR
         log.exception("the run failed")
         _say(f"failed: {type(error).__name__}: {error}")
@@ -121,22 +125,24 @@ def _run(composed: DictConfig) -> int:
         return EXIT_FAILED
     sys.stdout.write(text)
     if summary.problems:
-        _say(f"failed: the counts do not add up; {summary.report} says where")
+        _say(f"failed: the counts do not add up; {shown(summary.report)} says where")
         return EXIT_FAILED
     if summary.kept:
         return 0
-    _say(f"done, but no row was kept; {summary.report} says where they went")
+    _say(f"done, but no row was kept; {shown(summary.report)} says where they went")
     return EXIT_NOTHING_KEPT
 
 
 def _leave(composed: DictConfig, reason: str) -> None:
     """Leaves the reason in the run_dir for whoever compares runs, unless another run has it."""
     from selfalign_ray.job import sole
+    from selfalign_ray.mirror import push_notes
     from selfalign_ray.report.comparison import FAILED
 
     run_dir = Path(composed["run_dir"])
-    with contextlib.suppress(UserError, OSError), sole(run_dir):
+    with contextlib.suppress(Exception), sole(run_dir):  # a store's clients raise what they like
         (run_dir / FAILED).write_text(f"{reason}\n", encoding="utf-8")
+        push_notes(run_dir)
 
 
 def _ending(summary: Summary) -> str:
@@ -151,7 +157,7 @@ def _ending(summary: Summary) -> str:
         [
             "",
             f"kept      {summary.kept} row{'s' * (summary.kept != 1)}{what}",
-            *(f"{name:<9} {path}" for name, path in places if path is not None),
+            *(f"{name:<9} {shown(path)}" for name, path in places if path is not None),
             "next      selfalign source=folder source.path=DIR name=mine     your own code",
             "          selfalign model.id=DIR_OR_HUB_ID name=other           another model",
             "          selfalign --help                                      what can be set",
@@ -162,9 +168,13 @@ def _ending(summary: Summary) -> str:
 
 def _user_error(error: BaseException, run_dir: str) -> str | None:
     """What to tell the user, where a mistake of theirs or a lack of their machine is the cause."""
-    for cause in _causes(error):
-        if type(cause) is UserError:  # Ray's own subclass of it reads as a traceback
+    causes = _causes(error)
+    for cause in causes:
+        if type(cause) in (UserError, TakenError):  # Ray's own subclass of it reads as a traceback
             return str(cause)
+    if (told := fault_of(causes, stored(Path(run_dir)))) is not None:
+        return told
+    for cause in causes:
         if isinstance(cause, OSError) and cause.errno in _MACHINE_ERRORS:
             # Ray Data puts a text of its own where the path was.
             known = isinstance(cause.filename, str) and Path(cause.filename).is_absolute()

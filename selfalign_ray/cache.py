@@ -3,22 +3,39 @@
 A stage lies in `stages.cache` as `<name>-<fingerprint>-<source>`, where the last part stands for
 the very rows that came into it. Files are hard links where the file system has them: nothing that
 holds rows is ever changed in place.
+
+On a file system an entry is linked elsewhere and gets its name when it is whole. In a store each
+putting makes an entry of its own, with one more part to its name. Its manifest is written last and
+deleted first, so that what is read meanwhile is a stage that was ended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+
+from selfalign_ray.places import Place, copy, exists, folders_in, make, remove, shards_of, stored
 from selfalign_ray.shards import take_out
-from selfalign_ray.stage import BEGUN, MANIFEST, SPENT, Saved, read_begun, read_manifest, recount
+from selfalign_ray.stage import (
+    BEGUN,
+    MANIFEST,
+    SPENT,
+    Saved,
+    count_by_reason,
+    read_begun,
+    read_manifest,
+    recount,
+    write_record,
+)
 from selfalign_ray.withdrawn import KINDS, Withdrawn, concerned
 
 log = logging.getLogger(__name__)
@@ -31,7 +48,7 @@ _STALE_SECONDS = 86_400.0  # no stage takes that long to be linked or copied
 class Cache:
     """Where a run looks for stages that are done, and leaves its own."""
 
-    folder: Path | None  # shared by runs; None: there is none
+    folder: Place | None  # shared by runs; None: there is none
     run_dir: Path
 
     def publish(self, saved: Saved) -> None:
@@ -39,59 +56,56 @@ class Cache:
         entry = entry_of(saved)
         if self.folder is None or entry is None:
             return
-        target = self.folder / entry
-        ours, theirs = read_manifest(saved.folder), read_manifest(target)
-        if (
-            ours is None
-            or ours.get("partial")
-            or (theirs is not None and theirs.get("id") == ours.get("id"))
-        ):
+        ours = read_manifest(saved.folder)
+        if ours is None or ours.get("partial"):
+            return
+        if any(_is_same(saved.folder, place) for place in _versions(self.folder, entry)):
             return
         try:
-            _put(saved.folder, target)
+            _put(saved.folder, self.folder / entry)
         except OSError as error:  # the run has its rows
             log.warning("stages.cache: cannot put %s into %s: %s", saved.name, self.folder, error)
 
-    def put_away(self, saved: Saved) -> Path:
+    def put_away(self, saved: Saved) -> Place:
         """Takes a stage of other settings out of the run_dir; gives where it is then."""
         entry = entry_of(saved)
         self.publish(saved)
         if self.folder is not None and entry is not None:
-            target = self.folder / entry
-            if saved.manifest() is None and not target.exists():
+            if saved.manifest() is None and not _versions(self.folder, entry):
                 with contextlib.suppress(OSError):
-                    _put(saved.folder, target)
-            if _same(saved.folder, target):
-                shutil.rmtree(saved.folder)
-                return target
-        target = self.run_dir / REPLACED / (entry or f"{saved.name}-unreadable")
-        target.parent.mkdir(exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        saved.folder.rename(target)
+                    _put(saved.folder, self.folder / entry)
+            for place in _versions(self.folder, entry):
+                if _is_same(saved.folder, place):
+                    remove(saved.folder)
+                    return place
+        target = stored(self.run_dir) / REPLACED / (entry or f"{saved.name}-unreadable")
+        remove(target)
+        if isinstance(target, Path):
+            target.parent.mkdir(exist_ok=True)
+            saved.folder.rename(target)
+        else:
+            _link(saved.folder, target)
+            # The records first: what is left when this is ended is not to replace the copy.
+            for path in (saved.folder / MANIFEST, saved.folder / BEGUN, saved.folder):
+                remove(path)
         return target
 
-    def take(self, saved: Saved, entry: str, withdrawn: Withdrawn) -> Path | None:
+    def take(self, saved: Saved, entry: str, withdrawn: Withdrawn) -> Place | None:
         """Links a stage into the run_dir, whole or not, less what is withdrawn.
 
         Returns:
             Where it is from; None where there is none.
         """
-        places = [self.run_dir / REPLACED, *([self.folder] if self.folder else [])]
-        found = [place / entry for place in places if (place / entry / "rows").is_dir()]
+        places = [stored(self.run_dir) / REPLACED, *([self.folder] if self.folder else [])]
+        found = [version for place in places for version in _versions(place, entry)]
         found.sort(key=lambda place: read_manifest(place) is None)  # the whole ones first
         for place in found:
             if read_begun(place) is None:
                 continue
-            part = saved.folder.with_name(f".{saved.name}.{uuid.uuid4().hex}.part")
             try:
-                _link(place, part)
-                for path in (part / "rows").glob("*.parquet"):
-                    take_out(path, lambda table: concerned(table, withdrawn), KINDS)
-                recount(part)
-                part.rename(saved.folder)
+                _take(place, saved, withdrawn)
             except OSError as error:  # somebody has put another in its place meanwhile
                 log.warning("stages.cache: cannot take %s: %s", place, error)
-                shutil.rmtree(part, ignore_errors=True)
                 continue
             return place
         return None
@@ -110,28 +124,80 @@ def entry_name(stage: str, fingerprint: str, source: str) -> str:
     return f"{stage}-{fingerprint}-{source}"
 
 
-def entries(folder: Path) -> Iterator[Path]:
+def entries(folder: Place) -> Iterator[Place]:
     """The stages in a cache."""
-    yield from sorted(rows.parent for rows in folder.glob("*/rows"))
+    for found in folders_in(folder):
+        if exists(found / "rows"):
+            yield found
 
 
-def _same(one: Path, other: Path) -> bool:
+def _versions(folder: Place, entry: str) -> list[Place]:
+    """The folders of an entry: one at most on a file system, in a store one of each putting."""
+    if isinstance(folder, Path):
+        return [folder / entry] if (folder / entry / "rows").is_dir() else []
+    return [
+        found for found in folders_in(folder) if found.name == entry or _is_version(found, entry)
+    ]
+
+
+def _is_version(folder: Place, entry: str) -> bool:
+    return folder.name.startswith(f"{entry}-")
+
+
+def _is_same(one: Place, other: Place) -> bool:
     """Whether the other folder stands for the one: the same whole stage, or the same shards."""
     ours, theirs = read_manifest(one), read_manifest(other)
     if ours is not None:
         return theirs is not None and theirs.get("id") == ours.get("id")
-    return {p.name for p in (one / "rows").glob("*.parquet")} <= {
-        p.name for p in (other / "rows").glob("*.parquet")
-    }
+    return {p.name for p in shards_of(one / "rows")} <= {p.name for p in shards_of(other / "rows")}
 
 
-def _put(folder: Path, target: Path) -> None:
+def _take(place: Place, saved: Saved, withdrawn: Withdrawn) -> None:
+    """Makes the stage's folder a copy of another, less what is withdrawn."""
+
+    def gone(table: pa.Table) -> pa.ChunkedArray:
+        return concerned(table, withdrawn)
+
+    target = saved.folder
+    if not isinstance(target, Path):
+        _take_into_store(place, target, gone)
+        return
+    part = target.with_name(f".{saved.name}.{uuid.uuid4().hex}.part")
+    try:
+        _link(place, part)
+        for path in shards_of(part / "rows"):
+            take_out(path, gone, KINDS)
+        recount(part)
+        part.rename(target)
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _take_into_store(place: Place, target: Place, gone: Callable[[pa.Table], Any]) -> None:
+    """The same where nothing is renamed: no row that goes is ever there."""
+    try:
+        write_record(target / BEGUN, read_begun(place) or {})
+        for path in shards_of(place / "rows"):
+            if not take_out(path, gone, KINDS, into=target / "rows" / path.name):
+                copy(path, target / "rows" / path.name)
+        if (manifest := read_manifest(place)) is not None:
+            counts = count_by_reason(target / "rows")
+            write_record(target / MANIFEST, manifest | {"rows": counts})
+    except OSError:
+        remove(target)  # the rows of another entry are to be in no shard twice
+        raise
+
+
+def _put(folder: Place, target: Place) -> None:
     """Makes the target a copy of a stage's folder, in one step as far as readers see."""
+    if not isinstance(target, Path):
+        _put_into_store(folder, target)
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(".*.part"):  # by runs that were killed
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+        if _is_stale(left):
+            shutil.rmtree(left, ignore_errors=True)
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     old = part.with_suffix(".old")
     try:
@@ -150,20 +216,30 @@ def _put(folder: Path, target: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _link(folder: Path, target: Path) -> None:
-    """Makes a folder with the same records and shards, the manifest last."""
-    (target / "rows").mkdir(parents=True)
-    for path in sorted((folder / "rows").glob("*.parquet")):
-        _link_file(path, target / "rows" / path.name)
-    for name in (BEGUN, SPENT, MANIFEST):
-        with contextlib.suppress(FileNotFoundError):
-            _link_file(folder / name, target / name)
+def _put_into_store(folder: Place, target: Place) -> None:
+    old = _versions(target.parent, target.name)
+    _link(folder, target.with_name(f"{target.name}-{uuid.uuid4().hex[:8]}"))
+    for place in old:
+        # What is not whole may be on its way: without some of its rows it would be taken for whole.
+        if read_manifest(place) is not None or _is_stale(place / BEGUN):
+            remove(place / MANIFEST)
+            remove(place)
 
 
-def _link_file(path: Path, target: Path) -> None:
+def _is_stale(path: Place) -> bool:
     try:
-        os.link(path, target)
+        return bool(time.time() - path.stat().st_mtime > _STALE_SECONDS)
     except FileNotFoundError:
-        raise
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(path, target)
+        return False
+
+
+def _link(folder: Place, target: Place) -> None:
+    """Makes a folder with the same records and shards, the manifest last."""
+    make(target / "rows")
+    with contextlib.suppress(FileNotFoundError):
+        copy(folder / BEGUN, target / BEGUN)
+    for path in shards_of(folder / "rows"):
+        copy(path, target / "rows" / path.name)
+    for name in (SPENT, MANIFEST):
+        with contextlib.suppress(FileNotFoundError):
+            copy(folder / name, target / name)

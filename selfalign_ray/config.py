@@ -18,6 +18,7 @@ from selfalign_ray.decontamination.config import DecontaminationConfig
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import GenerationConfig, RecipeConfig
+from selfalign_ray.places import local_dir
 from selfalign_ray.report.config import ReportConfig
 from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.seeds.config import (
@@ -85,9 +86,10 @@ class RunConfig:
     """What `selfalign` composes from conf/run.yaml."""
 
     run_seed: int  # keys every random choice, with the row's id
-    runs_root: str = setting(decides=False)  # folder of all runs; shared and absolute on a cluster
+    # Folder of all runs: on a cluster shared and absolute, or in a store, s3://... or gs://...
+    runs_root: str = setting(decides=False)
     name: str = setting(decides=False)  # of the run; the same name goes on with the same run
-    run_dir: str = setting(decides=False)  # runs_root/name
+    run_dir: str = setting(decides=False)  # runs_root/name; of a store what stands for it here
     finalize: bool = setting(decides=False)  # a data set of what is done; no engine is asked
     source: SourceConfig
     seeds: SeedsConfig
@@ -140,7 +142,11 @@ SCHEMAS = {
 
 
 def register_schemas() -> None:
-    """Tells Hydra the type of each group, so that a misspelt or ill-typed key fails at start."""
+    """Tells Hydra the type of each group, so that a misspelt or ill-typed key fails at start.
+
+    And what `${local_dir:...}` is, of a runs_root that may be in a store.
+    """
+    OmegaConf.register_new_resolver("local_dir", local_dir, replace=True)
     store = ConfigStore.instance()
     for (group, name), node in SCHEMAS.items():
         store.store(group=group, name=name, node=node)

@@ -10,6 +10,10 @@ class UserError(Exception):
     """
 
 
+class TakenError(UserError):
+    """The run is another process's, which this one leaves alone."""
+
+
 class StoppedError(Exception):
     """The run was asked to end, and what was in flight is written: exit code 130.
 

@@ -23,6 +23,7 @@ from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
 from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.hops.generate import generate, pool_of
+from selfalign_ray.places import place_of, shards_of
 from selfalign_ray.shards import (
     ROW_ID,
     Done,
@@ -114,7 +115,7 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
     before = target.begun()
     if before is not None and (not group.goes_on or before["fingerprint"] != group.fingerprint):
         before = None
-    cache = cfg.stages.cache and str(Path(cfg.stages.cache).absolute())
+    cache = cfg.stages.cache and str(place_of(cfg.stages.cache))
     record = group.record() | {"cache": cache}
     target.begin(record, anew=before is None)
     meter = Meter(target.folder)
@@ -219,7 +220,7 @@ def check_begun(stages: Sequence[Stage], prints: Mapping[str, str], cfg: RunConf
     """
     target = Saved(Path(cfg.run_dir), stages[-1].name)
     known = goes_on(stages) and (target.begun() or {}).get("fingerprint") == prints[target.name]
-    if not known or not any(target.rows.glob("*.parquet")):
+    if not known or not shards_of(target.rows):
         raise UserError(
             f"finalize: no row has been through the stage {target.name} with these settings, "
             "and finalize=true asks no engine; let the run go on, or leave the stage out"

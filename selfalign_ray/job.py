@@ -9,9 +9,9 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 from hydra.core.hydra_config import HydraConfig
@@ -22,9 +22,12 @@ from selfalign_ray import pipeline
 from selfalign_ray.config import ClusterConfig, RunConfig
 from selfalign_ray.engine.actor import stop_engines
 from selfalign_ray.engine.config import ignored
-from selfalign_ray.errors import UserError
+from selfalign_ray.errors import TakenError, UserError
 from selfalign_ray.hops.generate import pool_of
+from selfalign_ray.lease import is_of_here, leased, new_token
+from selfalign_ray.mirror import mirrored
 from selfalign_ray.nodes import check_nodes, check_versions, describe_sandbox, setup_for
+from selfalign_ray.places import shown, stored
 from selfalign_ray.report.comparison import FAILED
 from selfalign_ray.report.machine import versions
 from selfalign_ray.report.projection import slice_of
@@ -68,10 +71,10 @@ def run_job(cfg: RunConfig) -> Summary:
     run_dir = Path(cfg.run_dir)
     pipeline.check(cfg)
     check_dataset_dir(cfg)
-    with sole(run_dir):
+    with sole(run_dir) as held, mirrored(run_dir, held):
         (run_dir / FAILED).unlink(missing_ok=True)
         setup_driver(run_dir)
-        log.info("run %s in %s", cfg.name, run_dir)
+        log.info("run %s in %s", cfg.name, shown(run_dir))
         with _ray(cfg.cluster, cfg.name):
             table = pipeline.selected(cfg)
             names = [stage.name for stage in table]
@@ -81,9 +84,9 @@ def run_job(cfg: RunConfig) -> Summary:
             for line in ignored_in_pools(cfg):
                 log.warning("%s", line)
             cluster = cfg.cluster
-            shown = Display(names, cluster.progress_seconds, stall_seconds=cluster.stall_seconds)
+            table_of = Display(names, cluster.progress_seconds, stall_seconds=cluster.stall_seconds)
             with interruptible(cluster.grace_seconds):
-                with shown as display:
+                with table_of as display:
                     pipeline.run(cfg, display, keep_engines=_is_sweep())
                 return report(cfg, run_dir, sandbox)
 
@@ -101,15 +104,18 @@ def plan_job(cfg: RunConfig) -> tuple[Summary, str]:
     summary, run_dir = run_job(part), Path(part.run_dir)
     stages = saved_stages(part, run_dir)
     nodes = json.loads((run_dir / MANIFEST).read_text())["hardware"]["cluster"]
-    return summary, write_projection(cfg, stages, run_dir, cpus=sum(n["cpus"] for n in nodes))
+    with sole(run_dir) as held, mirrored(run_dir, held):
+        text = write_projection(cfg, stages, run_dir, cpus=sum(n["cpus"] for n in nodes))
+    return summary, text
 
 
 @contextlib.contextmanager
-def sole(run_dir: Path) -> Iterator[None]:
-    """Holds the run_dir for this process.
+def sole(run_dir: Path) -> Iterator[Callable[[], bool]]:
+    """Holds the run_dir for this process, in its store too; gives whether it still does.
 
     Raises:
-        UserError: another run has it, or it cannot be a run_dir.
+        TakenError: another run has it.
+        UserError: it cannot be a run_dir.
     """
     if not run_dir.is_absolute():
         raise UserError(f"runs_root: must be absolute or relative to a folder; got {run_dir}")
@@ -124,11 +130,27 @@ def sole(run_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.seek(0)
-            raise UserError(f"run_dir: {run_dir} is in use by process {lock.read()}") from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+            other = lock.readline().strip()
+            raise TakenError(f"run_dir: {shown(run_dir)} is in use by process {other}") from error
+        lock.seek(0)
+        before = lock.read().partition("\n")[2]  # who had it here before, and has ended
+        token = new_token()
+        store = stored(run_dir)
+        if isinstance(store, Path):
+            _set_down(lock, "")
+            yield lambda: True
+            return
+        with leased(store, token, before if is_of_here(before) else None) as lease:
+            _set_down(lock, token)
+            yield lambda: lease.fault is None
+
+
+def _set_down(lock: TextIO, token: str) -> None:
+    """Says in a locked file which process has it, and what it is called in the store."""
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"{os.getpid()}\n{token}")
+    lock.flush()
 
 
 def worker_runtime(*, is_local: bool) -> dict[str, Any]:

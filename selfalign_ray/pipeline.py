@@ -24,6 +24,7 @@ from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.group import check_begun, run_group, take_as_is
 from selfalign_ray.hops.generate import check_hop, generate, generate_again, opening_for, pool_of
 from selfalign_ray.hops.shots import read_examples
+from selfalign_ray.places import place_of
 from selfalign_ray.resume import group_of, groups_of, last_done, replay, settle, take_from_cache
 from selfalign_ray.seeds.docstring_judge import check_docstring_judge, docstring_judge
 from selfalign_ray.seeds.functions import functions
@@ -179,7 +180,7 @@ def run(cfg: RunConfig, display: Display, *, keep_engines: bool = False) -> Save
     """
     table = selected(cfg)
     prints = fingerprints(table, cfg)
-    folder = Path(cfg.stages.cache).absolute() if cfg.stages.cache else None
+    folder = place_of(cfg.stages.cache) if cfg.stages.cache else None
     cache = Cache(folder, Path(cfg.run_dir))
     last = _found(table, prints, cfg, cache, display)
     place = [stage.name for stage in table].index(last.name) + 1 if last else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from selfalign_ray.config import RunConfig
 from selfalign_ray.group import Group, goes_on
 from selfalign_ray.hops.generate import pool_of
 from selfalign_ray.inputs import state_of_models, state_of_source
+from selfalign_ray.places import exists, remove, shards_of
 from selfalign_ray.shards import sound_shards, take_out
 from selfalign_ray.stage import MANIFEST, Saved, Stage, count_by_reason, fingerprint_of
 from selfalign_ray.withdrawn import withdrawn_of
@@ -70,10 +70,10 @@ def settle(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig, ca
         UserError: another version of this package wrote it.
     """
     for part in Path(cfg.run_dir).glob("stages/.*.part"):  # of a run that was ended
-        shutil.rmtree(part)
+        remove(part)
     for stage in table:
         saved = Saved(Path(cfg.run_dir), stage.name)
-        if not saved.folder.exists():
+        if not exists(saved.folder):
             continue
         begun = saved.begun()
         if begun is None:
@@ -127,7 +127,7 @@ def take_from_cache(
         if not groups:
             return taken
         target = Saved(Path(cfg.run_dir), groups[0][-1].name)
-        if target.folder.exists():  # its rows are this run's own
+        if exists(target.folder):  # its rows are this run's own
             return taken
         group = group_of(groups[0], last, prints, cfg)
         entry = entry_name(target.name, group.fingerprint, group.source)
@@ -160,7 +160,7 @@ def replay(table: Sequence[Stage], cfg: RunConfig) -> None:
         return
     # The last one first: what is whole is at any time all that leads to some stage.
     for saved in reversed(there[first:]):
-        (saved.folder / MANIFEST).unlink(missing_ok=True)
+        remove(saved.folder / MANIFEST)
     for saved, number in list(zip(there, failed, strict=True))[first:]:
         names = (saved.begun() or {})["stages"]
         if number and all(n in by_name for n in names) and goes_on([by_name[n] for n in names]):
@@ -175,5 +175,5 @@ def _is_error(table: pa.Table) -> pa.ChunkedArray:
 
 def _errors(saved: Saved) -> int:
     sound_shards(saved.rows)
-    counts = count_by_reason(saved.rows) if any(saved.rows.glob("*.parquet")) else {}
+    counts = count_by_reason(saved.rows) if shards_of(saved.rows) else {}
     return sum(counts.get(reason, 0) for reason in ERRORS)

@@ -1,8 +1,9 @@
 """The files that hold a stage's rows: written whole or not at all, and what is done is in them.
 
-There is no other record of what is done. A shard is written beside its place and renamed, so that
-every `*.parquet` is whole; a write that is done again has the same name, so that it doubles
-nothing; the rows that a stage which was ended has in its shards are not done again.
+There is no other record of what is done. A shard is written beside its place and renamed, or put
+into a store in one request, so that every `*.parquet` is whole; a write that is done again has the
+same name, so that it doubles nothing; the rows that a stage which was ended has in its shards are
+not done again.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 from ray.data import Dataset
 from ray.data.block import BlockAccessor
 from ray.data.datasource import Datasink
+
+from selfalign_ray.places import Place, at_once, dataset_at, parquet, remove, shards_of
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ Keys = NDArray[np.bytes_]
 class ShardSink(Datasink[None]):
     """Ray Data's write: one shard a task."""
 
-    def __init__(self, folder: Path, rows: int) -> None:
+    def __init__(self, folder: Place, rows: int) -> None:
         """Prepares the writing of shards.
 
         Args:
@@ -63,37 +65,55 @@ class ShardSink(Datasink[None]):
             write_shard(self._folder, pa.concat_tables(tables), f"{ctx.task_idx:06d}")
 
 
-def write_shard(folder: Path, table: pa.Table, prefix: str = "") -> Path:
+def write_shard(folder: Place, table: pa.Table, prefix: str = "") -> Place:
     """Writes a shard whose name follows from the ids in it."""
     digest = hashlib.sha256()
     for name in _NAMING:
         if name in table.column_names:
             digest.update(np.sort(keys_of(map(str, table[name].to_pylist()))).tobytes())
     path = folder / f"{prefix}-{digest.hexdigest()[:16]}.parquet"
-    _write(path, [table], table.schema)
+    write_table(path, [table], table.schema)
     return path
 
 
-def sound_shards(folder: Path) -> list[Path]:
+def sound_shards(folder: Place) -> list[Place]:
     """The whole shards of a folder; what is broken, or was being written, is deleted."""
-    for part in folder.glob(".*.part"):
-        part.unlink()
+    if isinstance(folder, Path):
+        for part in folder.glob(".*.part"):
+            part.unlink()
+    shards = shards_of(folder)
+    faults = map(_fault, shards) if isinstance(folder, Path) else at_once(_fault, shards)
     found = []
-    for path in sorted(folder.glob("*.parquet")):
-        try:
-            pq.read_metadata(path)
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, PermissionError):
-                raise
-            log.warning("%s is broken and is deleted; its rows are done again: %s", path, error)
-            path.unlink()
-        else:
+    for path, fault in zip(shards, faults, strict=True):
+        if fault is None:
             found.append(path)
+        else:
+            log.warning("%s is broken and is deleted; its rows are done again: %s", path, fault)
+            remove(path)
     return found
 
 
-def take_out(path: Path, chosen: Callable[[pa.Table], Any], columns: Iterable[str]) -> int:
-    """Takes rows out of a Parquet file by a new file in its place, and says how many.
+def _fault(path: Place) -> Exception | None:
+    """What is wrong with a Parquet file's own description of itself."""
+    fault: Exception | None = None
+    try:
+        parquet(path).close()
+    except pa.ArrowException as error:
+        fault = error
+    except OSError as error:
+        if not isinstance(path, Path) or isinstance(error, PermissionError):
+            raise  # nothing is known of the file
+        fault = error
+    return fault
+
+
+def take_out(
+    path: Place,
+    chosen: Callable[[pa.Table], Any],
+    columns: Iterable[str],
+    into: Place | None = None,
+) -> int:
+    """Takes rows out of a Parquet file by a new file, and says how many; none: there is no new one.
 
     A hard link to the old file keeps the old rows.
 
@@ -101,25 +121,32 @@ def take_out(path: Path, chosen: Callable[[pa.Table], Any], columns: Iterable[st
         path: of the file.
         chosen: a mask of the rows that go, for a table with some columns.
         columns: that it needs; those that the file lacks are not there.
+        into: the new file; None: in the old one's place.
     """
-    file = pq.ParquetFile(path)
+    file = parquet(path)
     names = [name for name in columns if name in file.schema_arrow.names]
     number = sum(
         pc.sum(chosen(pa.table(batch))).as_py() or 0 for batch in file.iter_batches(columns=names)
     )
     if number:
         tables = (pa.table(batch) for batch in file.iter_batches())
-        _write(path, (t.filter(pc.invert(chosen(t))) for t in tables), file.schema_arrow)
+        left = (table.filter(pc.invert(chosen(table))) for table in tables)
+        write_table(into or path, left, file.schema_arrow)
     return number
 
 
-def _write(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+def write_table(path: Place, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Writes a Parquet file that no reader ever sees half of."""
+    if not isinstance(path, Path):
+        # In memory: to close a half-written file of fsspec's would be to publish it.
+        whole = pa.BufferOutputStream()
+        _write_to(whole, tables, schema)
+        path.write_bytes(whole.getvalue().to_pybytes())
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            with pq.ParquetWriter(file, schema) as writer:
-                for table in tables:
-                    writer.write_table(table)
+            _write_to(file, tables, schema)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -128,13 +155,19 @@ def _write(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
             part.unlink(missing_ok=True)
 
 
+def _write_to(file: Any, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    with pq.ParquetWriter(file, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
 def keys_of(ids: Iterable[str | None]) -> Keys:
     """A key of a fixed width for each id."""
     digests = (hashlib.sha256((i or "").encode()).digest()[:16] for i in ids)
     return np.frombuffer(b"".join(digests), dtype=_KEY)
 
 
-def kept_keys(folder: Path) -> Keys:
+def kept_keys(folder: Place) -> Keys:
     """The keys of the rows that a saved stage kept, sorted."""
     return _sorted_keys(_columns(folder, [ROW_ID], kept=True))
 
@@ -189,7 +222,7 @@ def _left(block: pa.Table, *, column: str, done: Any) -> pa.Table:
     return block.filter(pa.array(~found))
 
 
-def done_rows(folder: Path, stage: str, coming: Keys) -> Done:
+def done_rows(folder: Place, stage: str, coming: Keys) -> Done:
     """The rows of a stage that are done; those that no longer come in are taken out.
 
     Args:
@@ -206,17 +239,16 @@ def done_rows(folder: Path, stage: str, coming: Keys) -> Done:
     return Done(keys, len(keys))
 
 
-def done_files(folder: Path, stage: str) -> Done:
+def done_files(folder: Place, stage: str) -> Done:
     """The files all of whose rows are done; the rows of others are taken out."""
     shards = sound_shards(folder)
     whole, half = _files(folder)
     if len(half):
         _take_unknown(shards, stage, lambda ids: among(keys_of(ids), half), PLACE_ID)
-    rows = sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
-    return Done(whole, rows)
+    return Done(whole, dataset_at(folder).count_rows() if shards else 0)
 
 
-def check_rows(folder: Path, stage: str, coming: Keys, above: Path | None) -> None:
+def check_rows(folder: Place, stage: str, coming: Keys, above: Place | None) -> None:
     """That the shards of a stage hold each row that came in, once.
 
     Args:
@@ -247,7 +279,7 @@ def check_rows(folder: Path, stage: str, coming: Keys, above: Path | None) -> No
         )
 
 
-def check_files(folder: Path, stage: str) -> None:
+def check_files(folder: Place, stage: str) -> None:
     """That the shards of a stage hold all rows of each file that they have a row of, once.
 
     Raises:
@@ -265,7 +297,7 @@ class RowsError(Exception):
     """Rows were lost or doubled: a mistake of this package, or of somebody in its folders."""
 
 
-def _files(folder: Path) -> tuple[Keys, Keys]:
+def _files(folder: Place) -> tuple[Keys, Keys]:
     """The keys of files with all their rows, each once, and those of others."""
     seen: list[pa.Table] = []
     for batch in _columns(folder, [PLACE_ID, ROW_ID, SHARE]):
@@ -287,7 +319,7 @@ def _files(folder: Path) -> tuple[Keys, Keys]:
 
 
 def _take_unknown(
-    shards: Iterable[Path], stage: str, go: Callable[[list[str]], NDArray[np.bool_]], column: str
+    shards: Iterable[Place], stage: str, go: Callable[[list[str]], NDArray[np.bool_]], column: str
 ) -> int:
     number = 0
     for path in shards:
@@ -298,13 +330,13 @@ def _take_unknown(
     return number
 
 
-def _columns(folder: Path, columns: list[str], *, kept: bool = False) -> Iterator[pa.RecordBatch]:
-    if not any(folder.glob("*.parquet")):
+def _columns(folder: Place, columns: list[str], *, kept: bool = False) -> Iterator[pa.RecordBatch]:
+    if not shards_of(folder):
         return
-    dataset = pads.dataset(folder, format="parquet")
-    names = [name for name in columns if name in dataset.schema.names]
+    rows = dataset_at(folder)
+    names = [name for name in columns if name in rows.schema.names]
     chosen = pc.field("drop_reason").is_null() if kept else None
-    yield from dataset.to_batches(columns=names, filter=chosen, batch_readahead=2)
+    yield from rows.to_batches(columns=names, filter=chosen, batch_readahead=2)
 
 
 def _sorted_keys(batches: Iterable[pa.RecordBatch]) -> Keys:
@@ -312,7 +344,7 @@ def _sorted_keys(batches: Iterable[pa.RecordBatch]) -> Keys:
     return np.sort(np.concatenate([np.empty(0, _KEY), *found]))
 
 
-def _ids(folder: Path, keys: Keys, column: str = ROW_ID) -> str:
+def _ids(folder: Place, keys: Keys, column: str = ROW_ID) -> str:
     """Some of the ids that have these keys."""
     found: dict[str, None] = {}
     for batch in _columns(folder, [column]):

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +21,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 import ray
 from ray.data import Dataset
 from ray.data.expressions import col
@@ -31,7 +28,8 @@ from ray.data.expressions import col
 from selfalign_ray.config import RunConfig
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import HOP_NAMES
-from selfalign_ray.shards import ShardSink
+from selfalign_ray.places import Place, at, dataset_at, make, remove, shards_of, stored
+from selfalign_ray.shards import ShardSink, write_table
 from selfalign_ray.watch.metrics import ROWS
 from selfalign_ray.watch.tally import count
 
@@ -62,17 +60,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Saved:
-    """A stage's folder."""
+    """A stage's folder, which lies in a store where the run_dir stands for one."""
 
     run_dir: Path
     name: str
 
     @property
-    def folder(self) -> Path:
-        return self.run_dir / "stages" / self.name
+    def folder(self) -> Place:
+        return stored(self.run_dir) / "stages" / self.name
 
     @property
-    def rows(self) -> Path:
+    def rows(self) -> Place:
         return self.folder / "rows"
 
     def manifest(self) -> dict[str, Any] | None:
@@ -96,7 +94,10 @@ class Saved:
 
     def kept(self) -> Dataset:
         """The saved rows without a drop_reason."""
-        return ray.data.read_parquet(str(self.rows)).filter(expr=col("drop_reason").is_null())
+        where, system = at(self.rows)
+        return ray.data.read_parquet(where, filesystem=system).filter(
+            expr=col("drop_reason").is_null()
+        )
 
     def begin(self, record: Mapping[str, Any], *, anew: bool) -> None:
         """Makes the folder ready for rows.
@@ -105,10 +106,10 @@ class Saved:
             record: for `begun.json`.
             anew: without the rows that are there.
         """
-        (self.folder / MANIFEST).unlink(missing_ok=True)
+        remove(self.folder / MANIFEST)
         if anew:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.rows.mkdir(parents=True, exist_ok=True)
+            remove(self.folder)
+        make(self.rows)
         write_record(self.folder / BEGUN, record)
 
     def write(self, rows: Dataset | None, schema: pa.Schema, rows_per_file: int) -> dict[str, int]:
@@ -120,14 +121,14 @@ class Saved:
         Raises:
             pyarrow.ArrowInvalid: a block does not fit the schema.
         """
-        self.rows.mkdir(parents=True, exist_ok=True)
+        make(self.rows)
         if rows is not None:
             conform = partial(conformed, schema=schema, stage=self.name)
             rows.map_batches(conform, batch_format="pyarrow", batch_size=None).write_datasink(
                 ShardSink(self.rows, rows_per_file), ray_remote_args={"num_cpus": _WRITE_CPUS}
             )
-        if not any(self.rows.glob("*.parquet")):
-            pq.write_table(schema.empty_table(), self.rows / "empty.parquet")
+        if not shards_of(self.rows):
+            write_table(self.rows / "empty.parquet", [], schema)
         return count_by_reason(self.rows)
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
@@ -135,12 +136,12 @@ class Saved:
         write_record(self.folder / MANIFEST, manifest)
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Place) -> dict[str, Any] | None:
     """What a stage or a run wrote last; None where it did not get that far."""
     return read_record(folder / MANIFEST)
 
 
-def read_begun(folder: Path) -> dict[str, Any] | None:
+def read_begun(folder: Place) -> dict[str, Any] | None:
     """What a stage wrote first, out of its manifest where that is lost.
 
     Raises:
@@ -155,7 +156,7 @@ def read_begun(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Place) -> dict[str, Any] | None:
     """What `write_record` wrote; None where there is nothing, or nothing that can be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -167,24 +168,28 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
+def write_record(path: Place, record: Mapping[str, Any]) -> None:
     """Writes plain data for `read_manifest` or `read_begun`."""
     write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
-def recount(folder: Path) -> None:
+def recount(folder: Place) -> None:
     """Brings a stage's manifest in line with its rows."""
     manifest = read_manifest(folder)
     if manifest is not None:
         write_record(folder / MANIFEST, manifest | {"rows": count_by_reason(folder / "rows")})
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that no reader ever sees half of."""
+def write_whole(path: Place, content: str | bytes) -> None:
+    """Writes a file that no reader ever sees half of; a text as UTF-8."""
+    data = content.encode() if isinstance(content, str) else content
+    if not isinstance(path, Path):
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with part.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
@@ -201,7 +206,7 @@ def fingerprint_of(settings: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def count_by_reason(folder: Path) -> dict[str, int]:
+def count_by_reason(folder: Place) -> dict[str, int]:
     """Rows of a saved stage for each drop_reason, most first after `kept`."""
     reasons: dict[str, int] = {KEPT: 0}
     for batch in _batches(folder, "drop_reason"):
@@ -212,8 +217,8 @@ def count_by_reason(folder: Path) -> dict[str, int]:
     return dict([first, *sorted(others, key=lambda item: (-item[1], item[0]))])
 
 
-def _batches(folder: Path, *columns: str) -> Iterator[pa.RecordBatch]:
-    yield from pads.dataset(folder, format="parquet").to_batches(columns=list(columns))
+def _batches(folder: Place, *columns: str) -> Iterator[pa.RecordBatch]:
+    yield from dataset_at(folder).to_batches(columns=list(columns))
 
 
 def conformed(block: pa.Table, *, schema: pa.Schema, stage: str) -> pa.Table:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import sys
 from collections import Counter
@@ -22,6 +23,17 @@ import pyarrow.parquet as pq
 from selfalign_ray.cache import REPLACED, entries
 from selfalign_ray.config import RunConfig, config_of
 from selfalign_ray.errors import UserError
+from selfalign_ray.mirror import fetched, push_notes
+from selfalign_ray.places import (
+    Place,
+    exists,
+    fault_of,
+    local_dir,
+    parquet,
+    place_of,
+    shards_of,
+    stored,
+)
 from selfalign_ray.report.card import after_withdrawal, run_id
 from selfalign_ray.report.dataset import DATA, FOLDER, files_of, read_facts, rows_of, write_folder
 from selfalign_ray.report.saved import Row, to_rows
@@ -59,12 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         listed = read_list(options.list)
-        found = withdraw(options.where, listed, dry_run=options.dry_run)
+        found = withdraw(Path(local_dir(options.where)), listed, dry_run=options.dry_run)
     except UserError as error:
         sys.stderr.write(f"selfalign-withdraw: error: {error}\n")
         return 2
-    except OSError as error:
-        sys.stderr.write(f"selfalign-withdraw: error: {error.filename}: {error.strerror}\n")
+    except Exception as error:
+        fault = fault_of([error], place_of(options.where))
+        if fault is None and isinstance(error, OSError):
+            fault = f"{error.filename}: {error.strerror}"
+        if fault is None:
+            raise
+        sys.stderr.write(f"selfalign-withdraw: error: {fault}\n")
         return 2
     sys.stdout.write(told(found, listed, dry_run=options.dry_run))
     return 1 if found.problems else 0
@@ -80,6 +97,7 @@ def withdraw(where: Path, withdrawn: Withdrawn, *, dry_run: bool) -> Found:
     Args:
         where: a run_dir, a folder that a run exported, or a JSONL file of a run. A folder or file
             that lies in its run_dir stands for the run, which else would write the rows again.
+            What lies in a store is named by what stands for it here.
         withdrawn: the list.
         dry_run: only look.
 
@@ -87,12 +105,15 @@ def withdraw(where: Path, withdrawn: Withdrawn, *, dry_run: bool) -> Found:
         UserError: there is nothing of the kind, or a run is under way in it.
     """
     where = where.absolute()
-    run_dir = next((p for p in (where, where.parent) if (p / "stages").is_dir()), None)
-    if run_dir is not None and (run_dir == where or where.name == FOLDER or where.is_file()):
+    run_dir = next((p for p in (where, where.parent) if exists(stored(p) / "stages")), None)
+    stands = run_dir == where or where.name == FOLDER or stored(where).is_file()
+    if run_dir is not None and stands:
         from selfalign_ray.job import sole  # Ray takes seconds to import
 
         with contextlib.nullcontext() if dry_run else sole(run_dir):
             return _from_run(run_dir, withdrawn, dry_run=dry_run)
+    if where != stored(where):
+        raise UserError(f"{stored(where)}: is no run_dir; of what lies in a store give the run")
     if read_facts(where) is None and not (where.is_file() and where.suffix == ".jsonl"):
         raise UserError(
             f"{where}: is no run_dir, no folder {FOLDER}/ of a run and no JSONL file of one"
@@ -124,24 +145,35 @@ def told(found: Found, withdrawn: Withdrawn, *, dry_run: bool) -> str:
 
 
 def _from_run(run_dir: Path, withdrawn: Withdrawn, *, dry_run: bool) -> Found:
+    with fetched(run_dir, changes=not dry_run):
+        found = _from_files(run_dir, withdrawn, dry_run=dry_run)
+    plan = run_dir / PLAN
+    if exists(stored(plan) / "stages"):
+        slice_of_it = _from_run(plan, withdrawn, dry_run=dry_run)
+        found.ids |= slice_of_it.ids
+        found.rows |= {f"{PLAN}/{name}": number for name, number in slice_of_it.rows.items()}
+        found.problems += slice_of_it.problems
+    return found
+
+
+def _from_files(run_dir: Path, withdrawn: Withdrawn, *, dry_run: bool) -> Found:
     manifest = read_manifest(run_dir)
-    cfg = _config(manifest)
-    stages = sorted(
-        rows.parent for kind in ("stages", REPLACED) for rows in run_dir.glob(f"{kind}/*/rows")
-    )
+    cfg = _config(manifest, run_dir)
+    root = stored(run_dir)
+    stages = [stage for kind in (REPLACED, "stages") for stage in entries(root / kind)]
     stages += [stage for cache in _caches(stages) for stage in entries(cache)]
-    places = [path for path in sorted(run_dir.glob("*.jsonl")) if path.name != RECORD]
+    places: list[Place] = [path for path in sorted(run_dir.glob("*.jsonl")) if path.name != RECORD]
     places += [folder for folder in _folders(run_dir, cfg) if read_facts(folder)]
     found = Found()
     for place in [*places, *stages]:
         _look(place, withdrawn, found)
     if not dry_run:
         record(run_dir / RECORD, withdrawn)  # first: what is read again from now on lacks it
+        push_notes(run_dir)
         (run_dir / REPORT).unlink(missing_ok=True)  # it shows rows
     for place in [*places, *stages]:  # the stages last: from them it is known what goes elsewhere
         number = _take(place, withdrawn, found, dry_run=dry_run)
-        name = place.relative_to(run_dir) if place.is_relative_to(run_dir) else place
-        found.rows[str(name)] = number
+        found.rows[_named(place, run_dir)] = number
     if not dry_run:
         for stage in stages:
             recount(stage)
@@ -149,13 +181,16 @@ def _from_run(run_dir: Path, withdrawn: Withdrawn, *, dry_run: bool) -> Found:
             from selfalign_ray.report.report import report_again
 
             found.problems = report_again(cfg, run_dir, manifest)
-    plan = run_dir / PLAN
-    if (plan / "stages").is_dir():
-        slice_of_it = _from_run(plan, withdrawn, dry_run=dry_run)
-        found.ids |= slice_of_it.ids
-        found.rows |= {f"{PLAN}/{name}": number for name, number in slice_of_it.rows.items()}
-        found.problems += slice_of_it.problems
     return found
+
+
+def _named(path: Any, run_dir: Path) -> str:
+    """A file's or stage's path in its run, or whole where it lies elsewhere."""
+    roots: list[Any] = [run_dir, stored(run_dir)]
+    for root in roots:
+        if isinstance(path, type(root)) and path.is_relative_to(root):
+            return str(path.relative_to(root))
+    return str(path)
 
 
 def _folders(run_dir: Path, cfg: RunConfig | None) -> Iterator[Path]:
@@ -167,24 +202,28 @@ def _folders(run_dir: Path, cfg: RunConfig | None) -> Iterator[Path]:
             yield folder
 
 
-def _caches(stages: Sequence[Path]) -> list[Path]:
+def _caches(stages: Sequence[Place]) -> list[Place]:
     """The caches into which these stages were put."""
     records = (read_manifest(stage) or read_record(stage / BEGUN) or {} for stage in stages)
     found = {cache for record in records if (cache := record.get("cache"))}
-    return [Path(cache) for cache in sorted(found)]
+    return [place_of(cache) for cache in sorted(found)]
 
 
-def _config(manifest: Mapping[str, Any] | None) -> RunConfig | None:
+def _config(manifest: Mapping[str, Any] | None, run_dir: Path) -> RunConfig | None:
     """The settings of a run; None where it has not ended, or ended with other settings than ours.
 
     Its next end then writes the report.
     """
     with contextlib.suppress(UserError):
-        return config_of(manifest["config"]) if manifest else None
+        if manifest:
+            cfg = config_of(manifest["config"])
+            # What stood for a store may have been another machine's.
+            is_here = stored(run_dir) == run_dir
+            return cfg if is_here else dataclasses.replace(cfg, run_dir=str(run_dir))
     return None
 
 
-def _look(place: Path, withdrawn: Withdrawn, found: Found) -> None:
+def _look(place: Place, withdrawn: Withdrawn, found: Found) -> None:
     """Adds what the list concerns in a file or folder."""
     for rows in _suspects(place, withdrawn):
         for row in rows:
@@ -193,33 +232,30 @@ def _look(place: Path, withdrawn: Withdrawn, found: Found) -> None:
                 found.row_ids.update([row["row_id"]] if row.get("row_id") else [])
 
 
-def _suspects(place: Path, withdrawn: Withdrawn) -> Iterator[list[Row]]:
-    if place.is_file():
+def _suspects(place: Place, withdrawn: Withdrawn) -> Iterator[list[Row]]:
+    if isinstance(place, Path) and place.is_file():
         yield from ([row] for row, _ in _lines(place))
         return
     for table in _tables(place):
         yield to_rows(table.filter(concerned(table, withdrawn)))
 
 
-def _tables(folder: Path) -> Iterator[pa.Table]:
+def _tables(folder: Place) -> Iterator[pa.Table]:
     """The ids in a saved stage or a folder of ours, a batch at a time."""
-    paths = files_of(folder, DATA) or sorted((folder / "rows").glob("*.parquet"))
-    for path in paths:
-        file = pq.ParquetFile(path)
+    for path in shards_of(folder / DATA) or shards_of(folder / "rows"):
+        file = parquet(path)
         names = [name for name in (*KINDS, "origin") if name in file.schema_arrow.names]
         for batch in file.iter_batches(columns=names):
             yield pa.table(batch)
 
 
-def _take(place: Path, withdrawn: Withdrawn, found: Found, *, dry_run: bool) -> int:
+def _take(place: Place, withdrawn: Withdrawn, found: Found, *, dry_run: bool) -> int:
     """Takes rows out of a file or folder, and says how many."""
     gone = Withdrawn(withdrawn.entries.union(("row_id", row_id) for row_id in found.row_ids))
-    if place.is_file():
+    if isinstance(place, Path) and place.is_file():
         return _take_lines(place, gone, dry_run=dry_run)
-    if read_facts(place) is None:
-        return sum(
-            _take_rows(path, gone, dry_run=dry_run) for path in (place / "rows").glob("*.parquet")
-        )
+    if not isinstance(place, Path) or read_facts(place) is None:
+        return sum(_take_rows(path, gone, dry_run=dry_run) for path in shards_of(place / "rows"))
     lost = [row for rows in _suspects(place, gone) for row in rows]
     found.dataset_rows.update(kind for row in lost for kind, _ in kinds_of(row, gone)[-1:])
     if not dry_run:
@@ -238,11 +274,11 @@ def _take_from_folder(folder: Path, withdrawn: Withdrawn, gone: Withdrawn, numbe
     write_folder(folder, rows, schema, after_withdrawal(facts, number, ids), withdrawn)
 
 
-def _take_rows(path: Path, gone: Withdrawn, *, dry_run: bool) -> int:
+def _take_rows(path: Place, gone: Withdrawn, *, dry_run: bool) -> int:
     """Takes rows out of a Parquet file of a saved stage."""
     if not dry_run:
         return take_out(path, lambda table: concerned(table, gone), KINDS)
-    file = pq.ParquetFile(path)
+    file = parquet(path)
     names = [name for name in KINDS if name in file.schema_arrow.names]
     batches = map(pa.table, file.iter_batches(columns=names))
     return sum(pc.sum(concerned(table, gone)).as_py() or 0 for table in batches)
@@ -273,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="selfalign-withdraw", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument(
-        "where", type=Path, metavar="WHERE", help="a run_dir, a folder dataset/ or a JSONL file"
+        "where", metavar="WHERE", help="a run_dir (DIR or s3://...), a dataset/ or a JSONL file"
     )
     parser.add_argument(
         "list",

@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
 from selfalign_ray.job import LOCAL_SYSTEM, configure_ray_data, worker_runtime
+from tests.object_store import Server, object_store
 
 RunConfigOf = Callable[..., RunConfig]
 
@@ -50,6 +51,25 @@ def is_value(override: str) -> bool:
     """Whether it sets a key, rather than choose a group's option."""
     key = override.partition("=")[0]
     return bool(re.fullmatch(r"(?!hydra\.)[\w.]+", key)) and not (Path(conf_dir()) / key).is_dir()
+
+
+@pytest.fixture(scope="session")
+def store_server() -> Iterator[Server]:
+    """An S3-compatible server, shared by the whole session."""
+    with object_store() as server:
+        yield server
+
+
+@pytest.fixture
+def store(
+    store_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    """The server with an empty bucket, and this process knowing it."""
+    for name, value in store_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield store_server
+    store_server.empty()
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from upath import UPath
 
 from selfalign_ray import schemas
 from selfalign_ray.cache import Cache, entries, entry_of
+from selfalign_ray.places import exists, folders_in, local_dir, parquet, shards_of, shown, stored
 from selfalign_ray.shards import write_shard
-from selfalign_ray.stage import FORMAT, Saved, count_by_reason
+from selfalign_ray.stage import FORMAT, Saved, count_by_reason, read_manifest
 from selfalign_ray.withdraw import main
 from selfalign_ray.withdrawn import Withdrawn
 
@@ -35,105 +36,136 @@ def made(run_dir, *ids, whole="m1", fingerprint="f", cache=None):
 
 def ids_in(folder):
     return sorted(
-        i
-        for p in (folder / "rows").glob("*.parquet")
-        for i in pq.read_table(p)["row_id"].to_pylist()
+        i for p in shards_of(folder / "rows") for i in parquet(p).read()["row_id"].to_pylist()
     )
 
 
+@pytest.fixture(params=["here", "store"])
+def home(request, tmp_path, store):
+    """The folder of the run_dirs: theirs, or what stands here for one in a store."""
+    return tmp_path / "runs" if request.param == "here" else Path(local_dir("s3://runs/r"))
+
+
 @pytest.fixture
-def cache(tmp_path):
+def cache(home):
     def of(run):
-        (tmp_path / run).mkdir(exist_ok=True)
-        return Cache(tmp_path / "cache", tmp_path / run)
+        (home / run).mkdir(exist_ok=True, parents=True)
+        return Cache(stored(home) / "cache", home / run)
 
     return of
 
 
-def test_a_whole_stage_goes_to_another_run_without_a_copy(tmp_path, cache):
-    saved = made(tmp_path / "one", "a", "b")
+def test_a_whole_stage_goes_to_another_run(home, cache):
+    saved = made(home / "one", "a", "b")
     cache("one").publish(saved)
-    other = Saved(tmp_path / "two", "sample")
+    other = Saved(home / "two", "sample")
     assert cache("two").take(other, entry_of(saved), NOTHING) is not None
     assert other.manifest() == saved.manifest()
-    (path, *_), (twin, *_) = (sorted(s.rows.iterdir()) for s in (saved, other))
-    assert path.samefile(twin)
+    assert ids_in(other.folder) == ["a", "b"]
 
 
-def test_another_run_finds_nothing_of_other_settings_or_rows(tmp_path, cache):
-    cache("one").publish(made(tmp_path / "one", "a"))
+@pytest.mark.parametrize("home", ["here"], indirect=True)
+def test_on_a_file_system_no_row_is_copied(home, cache):
+    saved, other = made(home / "one", "a", "b"), Saved(home / "two", "sample")
+    cache("one").publish(saved)
+    cache("two").take(other, entry_of(saved), NOTHING)
+    for path, twin in zip(shards_of(saved.rows), shards_of(other.rows), strict=True):
+        assert path.samefile(twin)
+
+
+@pytest.mark.parametrize("home", ["store"], indirect=True)
+def test_in_a_store_what_is_being_put_is_no_whole_stage_and_is_let_alone(home, cache, store):
+    cache("one").publish(made(home / "one", "a", "b", whole="m1"))
+    (entry,) = folders_in(stored(home) / "cache")
+    half = entry.with_name(entry.name[:-1] + "x")  # of a run that has not come to its manifest
+    for name in ("begun.json", f"rows/{shards_of(entry / 'rows')[0].name}"):
+        (half / name).write_bytes((entry / name).read_bytes())
+    cache("two").publish(made(home / "two", "a", "b", whole="m2"))
+    assert not exists(entry)
+    assert len(shards_of(half / "rows")) == 1
+    other = Saved(home / "three", "sample")
+    cache("three").take(other, "sample-f-s", NOTHING)
+    assert other.manifest()["id"] == "m2"
+    assert ids_in(other.folder) == ["a", "b"]
+
+
+def test_another_run_finds_nothing_of_other_settings_or_rows(home, cache):
+    cache("one").publish(made(home / "one", "a"))
     for entry in ("sample-g-s", "sample-f-t", "unique-f-s"):
-        assert cache("two").take(Saved(tmp_path / "two", "sample"), entry, NOTHING) is None
+        assert cache("two").take(Saved(home / "two", "sample"), entry, NOTHING) is None
 
 
-def test_the_newest_of_the_same_rows_stays(tmp_path, cache):
-    cache("one").publish(made(tmp_path / "one", "a", whole="m1"))
-    cache("two").publish(made(tmp_path / "two", "a", whole="m2"))
-    (entry,) = entries(tmp_path / "cache")
-    assert json.loads((entry / "manifest.json").read_text())["id"] == "m2"
+def test_the_newest_of_the_same_rows_stays(home, cache):
+    cache("one").publish(made(home / "one", "a", whole="m1"))
+    cache("two").publish(made(home / "two", "a", whole="m2"))
+    (entry,) = entries(stored(home) / "cache")
+    assert read_manifest(entry)["id"] == "m2"
 
 
-def test_a_stage_finalized_early_is_not_shared(tmp_path, cache):
-    saved = made(tmp_path / "one", "a")
+def test_a_stage_finalized_early_is_not_shared(home, cache):
+    saved = made(home / "one", "a")
     saved.finish(saved.manifest() | {"partial": True})
     cache("one").publish(saved)
-    assert list(entries(tmp_path / "cache")) == []
+    assert list(entries(stored(home) / "cache")) == []
 
 
-def test_runs_may_publish_at_once(tmp_path, cache):
-    saved = [made(tmp_path / f"r{n}", *"abcdefgh", whole=f"m{n}") for n in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: cache(f"r{n}").publish(saved[n]), range(8)))
-    (entry,) = entries(tmp_path / "cache")
-    assert ids_in(entry) == list("abcdefgh")
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [entry.name]
+def test_runs_may_publish_at_once(home, cache):
+    saved = [made(home / f"r{n}", *"abcd", whole=f"m{n}") for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: cache(f"r{n}").publish(saved[n]), range(4)))
+    found = list(entries(stored(home) / "cache"))
+    assert found == folders_in(stored(home) / "cache")
+    for entry in found:
+        assert ids_in(entry) == list("abcd")
+        assert read_manifest(entry) is not None
+    assert len(found) == 1 or isinstance(found[0], UPath)
 
 
-def test_what_is_withdrawn_does_not_come_back(tmp_path, cache):
-    saved = made(tmp_path / "one", "a", "b")
+def test_what_is_withdrawn_does_not_come_back(home, cache):
+    saved = made(home / "one", "a", "b")
     cache("one").publish(saved)
-    other = Saved(tmp_path / "two", "sample")
+    other = Saved(home / "two", "sample")
     cache("two").take(other, entry_of(saved), Withdrawn(frozenset({("repository", "repo-a")})))
     assert ids_in(other.folder) == ["b"]
     assert other.manifest()["rows"] == {"kept": 1}
     assert ids_in(saved.folder) == ["a", "b"]
 
 
-def test_withdrawal_from_a_run_reaches_the_cache_and_no_other_run(tmp_path, cache):
-    saved = made(tmp_path / "one", "a", "b", cache=tmp_path / "cache")
+def test_withdrawal_from_a_run_reaches_the_cache_and_no_other_run(home, cache, tmp_path):
+    saved = made(home / "one", "a", "b", cache=stored(home) / "cache")
     cache("one").publish(saved)
-    cache("two").take(Saved(tmp_path / "two", "sample"), entry_of(saved), NOTHING)
+    cache("two").take(Saved(home / "two", "sample"), entry_of(saved), NOTHING)
     (tmp_path / "list").write_text("repo-a\n")
-    assert main([str(tmp_path / "one"), str(tmp_path / "list")]) == 0
-    (entry,) = entries(tmp_path / "cache")
+    assert main([shown(home / "one"), str(tmp_path / "list")]) == 0
+    (entry,) = entries(stored(home) / "cache")
     assert ids_in(entry) == ids_in(saved.folder) == ["b"]
-    assert json.loads((entry / "manifest.json").read_text())["rows"] == {"kept": 1}
-    assert ids_in(Saved(tmp_path / "two", "sample").folder) == ["a", "b"]
+    assert read_manifest(entry)["rows"] == {"kept": 1}
+    assert ids_in(Saved(home / "two", "sample").folder) == ["a", "b"]
 
 
 @pytest.mark.parametrize("whole", ["m1", None])
 @pytest.mark.parametrize("shared", [True, False])
-def test_what_other_settings_replace_comes_back(tmp_path, cache, whole, shared):
-    run_dir = tmp_path / "one"
-    run_dir.mkdir()
+def test_what_other_settings_replace_comes_back(home, cache, whole, shared):
+    run_dir = home / "one"
+    run_dir.mkdir(parents=True)
     places = cache("one") if shared else Cache(None, run_dir)
     saved = made(run_dir, "a", "b", whole=whole)
     entry = entry_of(saved)
     place = places.put_away(saved)
-    assert not saved.folder.exists()
-    assert place.parent == (tmp_path / "cache" if shared else run_dir / "replaced")
+    assert not exists(saved.folder)
+    assert place.parent == (stored(home) / "cache" if shared else stored(run_dir) / "replaced")
     assert places.take(saved, entry, NOTHING) == place
     assert ids_in(saved.folder) == ["a", "b"]
     assert (saved.manifest() or {}).get("id") == whole
 
 
-def test_half_stages_of_two_runs_are_both_kept(tmp_path, cache):
-    one, two = made(tmp_path / "one", "a", whole=None), made(tmp_path / "two", "b", whole=None)
+def test_half_stages_of_two_runs_are_both_kept(home, cache):
+    one, two = made(home / "one", "a", whole=None), made(home / "two", "b", whole=None)
     cache("one").put_away(one)
     place = cache("two").put_away(two)
-    assert place.is_relative_to(tmp_path / "two")
+    assert place.is_relative_to(stored(home / "two"))
     assert ids_in(place) == ["b"]
-    (entry,) = entries(tmp_path / "cache")
+    (entry,) = entries(stored(home) / "cache")
     assert ids_in(entry) == ["a"]
 
 

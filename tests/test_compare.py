@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from selfalign_ray.compare import main
+from selfalign_ray.places import make, place_of
 from selfalign_ray.report.comparison import MARKDOWN, TABLE
 
 
 def run_dir(path, overrides):
-    (path / ".hydra").mkdir(parents=True)
+    make(path / ".hydra")
     (path / ".hydra" / "overrides.yaml").write_text(overrides)
     return path
 
@@ -34,3 +35,17 @@ def test_a_wrong_folder_is_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("selfalign-compare: error: ")
     assert len(error.splitlines()) == 1
+
+
+def test_runs_in_a_store_are_compared_there(store, capsys):
+    for name in "01":
+        run_dir(place_of(f"s3://runs/sweep/{name}"), f"[run_seed={name}]")
+    assert main(["s3://runs/sweep"]) == 0
+    assert "| 1   | 1        |" in capsys.readouterr().out
+    assert {"sweep/comparison.md", "sweep/comparison.csv"} <= set(store.names())
+    assert main(["s3://runs/nowhere"]) == 2
+    store.refuse = lambda method, path: (403, "ExpiredToken")
+    assert main(["s3://runs/sweep"]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[0] == "selfalign-compare: error: s3://runs/nowhere: there is no such folder"
+    assert "s3://runs/sweep: access is refused (ExpiredToken.)" in error[1]

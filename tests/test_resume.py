@@ -10,21 +10,27 @@ import pytest
 from selfalign_ray import pipeline, schemas
 from selfalign_ray.cache import Cache
 from selfalign_ray.errors import UserError
+from selfalign_ray.places import exists, folders_in, local_dir, stored
 from selfalign_ray.resume import last_done, replay, settle
 from selfalign_ray.shards import write_shard
 from selfalign_ray.stage import BEGUN, FORMAT, MANIFEST, Saved, count_by_reason, write_record
 from tests.test_shards import ids_in
 
+ANYWHERE = pytest.mark.parametrize("run", ["here", "store"], indirect=True)
 CHAIN = ("quality", "typecheck", "unique", "near_duplicates", "decontamination", "sample")
 TAIL = ("responses", "metrics", "strength", "duplicates")
 
 
-@pytest.fixture
-def run(run_config):
+@pytest.fixture(params=["here"])
+def run(run_config, request):
     """`run()`: the settings, the stages and their fingerprints, of a run whose stages are whole."""
+    places = []
+    if request.param == "store":
+        request.getfixturevalue("store")
+        places = [f"run_dir='{local_dir('s3://runs/r')}/run'"]
 
     def made(*overrides, write=True):
-        cfg = run_config("engine=standin", *overrides)
+        cfg = run_config("engine=standin", *places, *overrides)
         table = pipeline.selected(cfg)
         prints = pipeline.fingerprints(table, cfg)
         above = None
@@ -75,6 +81,7 @@ def test_what_follows_a_stage_that_is_not_whole_is_not_done(run, gone):
     assert last(cfg, *rest) == (expected[-1] if expected else None, expected)
 
 
+@ANYWHERE
 def test_a_cut_manifest_is_named_and_its_rows_stay(run, caplog):
     cfg, *rest = run()
     path = folder(cfg, "metrics") / MANIFEST
@@ -85,13 +92,17 @@ def test_a_cut_manifest_is_named_and_its_rows_stay(run, caplog):
     assert ids_in(folder(cfg, "metrics") / "rows") == ["a", "b"]
 
 
+@ANYWHERE
 def test_rows_of_nobody_knows_which_settings_are_put_aside(run, caplog):
     cfg, *rest = run()
     for name in (MANIFEST, BEGUN):
         (folder(cfg, "metrics") / name).write_text("{")
     settle(*rest, cfg, Cache(None, Path(cfg.run_dir)))
-    assert not folder(cfg, "metrics").exists()
-    assert ids_in(Path(cfg.run_dir) / "replaced" / "metrics-unreadable" / "rows") == ["a", "b"]
+    assert not exists(folder(cfg, "metrics"))
+    assert ids_in(stored(Path(cfg.run_dir)) / "replaced" / "metrics-unreadable" / "rows") == [
+        "a",
+        "b",
+    ]
     assert "metrics: nobody knows of which settings its rows are" in caplog.text
 
 
@@ -109,15 +120,18 @@ def test_a_stage_finalized_early_is_not_done(run):
     assert last(cfg, *rest)[0] == "sample"
 
 
+@ANYWHERE
 def test_changed_settings_put_a_stage_and_those_below_away(run):
     cfg, *_ = run()
     changed, table, prints = run("validation.metrics.min_asserts=3", write=False)
-    settle(table, prints, changed, Cache(Path(cfg.run_dir).parent / "c", Path(cfg.run_dir)))
+    run_dir = Path(cfg.run_dir)
+    settle(table, prints, changed, Cache(stored(run_dir.parent) / "c", run_dir))
     assert last(changed, table, prints)[0] == "responses"
-    there = {path.name for path in folder(cfg, "x").parent.iterdir()}
+    there = {path.name for path in folders_in(folder(cfg, "x").parent)}
     assert there == {*CHAIN, "responses"}
 
 
+@ANYWHERE
 def test_replay_takes_failed_rows_out_and_what_they_lead_to_is_not_done(run):
     cfg, *rest = run()
     fail(cfg, "responses", "engine_killed")

@@ -7,11 +7,11 @@ import os
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfalign_ray.places import parquet, shards_of
 from selfalign_ray.shards import (
     RowsError,
     among,
@@ -45,9 +45,7 @@ def functions(*rows):
 
 def ids_in(folder):
     return sorted(
-        row["row_id"]
-        for path in folder.glob("*.parquet")
-        for row in pq.read_table(path).to_pylist()
+        row["row_id"] for path in shards_of(folder) for row in parquet(path).read().to_pylist()
     )
 
 

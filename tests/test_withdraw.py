@@ -13,10 +13,12 @@ import pytest
 
 from selfalign_ray.config import RunConfig, config_of
 from selfalign_ray.errors import UserError
+from selfalign_ray.places import local_dir
 from selfalign_ray.report import dataset
 from selfalign_ray.report.report import report
 from selfalign_ray.withdraw import main, withdraw
 from selfalign_ray.withdrawn import RECORD, Withdrawn, read_list
+from tests.object_store import BUCKET, Server
 from tests.report.conftest import (  # noqa: F401 - a fixture
     executed_row,
     hop_row,
@@ -292,3 +294,32 @@ def test_the_settings_of_a_manifest_are_those_of_the_run(
 ) -> None:
     cfg = run_config(NO_NOVELTY, *overrides)
     assert config_of(json.loads(json.dumps(dataclasses.asdict(cfg)))) == cfg
+
+
+def test_a_run_in_a_store_loses_the_rows_there(
+    finished: Callable[..., Path], store: Server, tmp_path: Path
+) -> None:
+    run_dir = finished()
+    for path in filter(Path.is_file, run_dir.rglob("*")):
+        key = f"r/first/{path.relative_to(run_dir)}"
+        store.client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+    (tmp_path / "list").write_text("theirs\n")
+    for dry_run in (True, False):
+        before = {key: store.read(key) for key in store.names()}
+        options = ["--dry-run"] if dry_run else []
+        assert main(["s3://runs/r/first", str(tmp_path / "list"), *options]) == 0
+        after = {key: store.read(key) for key in store.names()}
+        assert (after == before) is dry_run
+    for key, data in after.items():
+        path = tmp_path / "after" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    assert OURS not in texts_below(tmp_path / "after")
+    assert "theirs" not in texts_below(tmp_path / "after")
+    names = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*.json*")}
+    assert {f"r/first/{name}" for name in [*names, RECORD]} <= set(after)
+    manifest = json.loads(after["r/first/manifest.json"])
+    assert manifest["adds_up"] is True
+    assert manifest["files"]["instruction_dataset.jsonl"] == 2
+    with pytest.raises(UserError, match="s3://runs/nosuch: is no run_dir"):
+        withdraw(Path(local_dir("s3://runs/nosuch")), listed("theirs"), dry_run=False)

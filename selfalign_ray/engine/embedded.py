@@ -8,13 +8,13 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import logging
-import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from selfalign_ray.errors import UserError
+from selfalign_ray.places import cache_root
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,7 @@ NAME = "SmolLM2-135M-Instruct"
 
 def cache_dir() -> Path:
     """Where prepared files of this machine live: XDG_CACHE_HOME or ~/.cache, made if missing."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(root) / "selfalign_ray"
+    path = cache_root()
     path.mkdir(parents=True, exist_ok=True)
     return path
 

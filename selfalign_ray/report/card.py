@@ -14,6 +14,7 @@ import yaml
 from selfalign_ray.config import RunConfig
 from selfalign_ray.decontamination.benchmarks import CHECKED
 from selfalign_ray.ids import content_id
+from selfalign_ray.places import shown
 from selfalign_ray.report.contamination import Contamination
 from selfalign_ray.report.figures import Figures
 from selfalign_ray.report.funnel import Funnel
@@ -112,7 +113,7 @@ def facts_of(
 
 def run_id(cfg: RunConfig) -> str:
     """A name of the run's place that does not tell the place."""
-    return content_id(str(Path(cfg.run_dir)))[:12]
+    return content_id(shown(Path(cfg.run_dir)))[:12]
 
 
 def after_withdrawal(facts: Facts, rows: int, ids: int) -> Facts:

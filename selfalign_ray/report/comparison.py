@@ -7,13 +7,13 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import HOP_NAMES
+from selfalign_ray.places import Place, exists, folders_in, remove
 from selfalign_ray.report.md import cell, percent
 from selfalign_ray.stage import write_whole
 
@@ -55,27 +55,27 @@ class Job:
     standin: bool
 
 
-def jobs_in(folder: Path) -> list[Path]:
+def jobs_in(folder: Place) -> list[Place]:
     """The run_dirs directly in a folder, by number where they have one.
 
     Raises:
         UserError: there is none.
     """
-    if not folder.is_dir():
+    if not exists(folder) or folder.is_file():
         raise UserError(f"{folder}: there is no such folder")
     if _is_run(folder):
         return [folder]
-    found = [path for path in folder.iterdir() if path.is_dir() and _is_run(path)]
+    found = [path for path in folders_in(folder) if _is_run(path)]
     if not found:
         raise UserError(f"{folder}: neither a run_dir nor a folder of them")
     return sorted(found, key=lambda path: (not path.name.isdigit(), path.name.zfill(9)))
 
 
-def _is_run(path: Path) -> bool:
-    return (path / ".hydra").is_dir() or (path / "manifest.json").is_file()
+def _is_run(path: Place) -> bool:
+    return exists(path / ".hydra") or exists(path / "manifest.json")
 
 
-def read_job(run_dir: Path) -> Job:
+def read_job(run_dir: Place) -> Job:
     """What a run_dir tells of its run, whole or not."""
     failure, manifest = None, {}
     try:
@@ -85,7 +85,7 @@ def read_job(run_dir: Path) -> Job:
         measures, failure = {}, "has not come to its end"
     except (OSError, ValueError, KeyError, TypeError) as error:
         measures, failure = {}, f"manifest.json cannot be read: {type(error).__name__}: {error}"
-    if (run_dir / FAILED).is_file():  # the manifest, if any, is an earlier run's
+    if exists(run_dir / FAILED):  # the manifest, if any, is an earlier run's
         measures, failure = {}, (run_dir / FAILED).read_text().strip()
     return Job(
         name=run_dir.name,
@@ -96,7 +96,7 @@ def read_job(run_dir: Path) -> Job:
     )
 
 
-def _overrides(run_dir: Path) -> dict[str, str]:
+def _overrides(run_dir: Place) -> dict[str, str]:
     try:
         given = yaml.safe_load((run_dir / ".hydra" / "overrides.yaml").read_text()) or []
     except (OSError, yaml.YAMLError):
@@ -260,14 +260,12 @@ def _number(job: Job, key: str) -> float | None:
         return None
 
 
-def write_comparison(jobs: Sequence[Job], folder: Path) -> str:
+def write_comparison(jobs: Sequence[Job], folder: Place) -> str:
     """Writes table and plot into a folder, and gives the text."""
     text, image = markdown(jobs), plot(jobs)
-    (folder / PLOT).unlink(missing_ok=True)  # an earlier one, of other jobs
+    remove(folder / PLOT)  # an earlier one, of other jobs
     if image is not None:
-        part = folder / f".{PLOT}.part"
-        part.write_bytes(image)
-        part.replace(folder / PLOT)
+        write_whole(folder / PLOT, image)
         write_whole(folder / MARKDOWN, f"{text}\n![accepted rows]({PLOT})\n")
     else:
         write_whole(folder / MARKDOWN, text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from selfalign_ray.places import is_url
 from selfalign_ray.settings import setting
 
 
@@ -18,3 +20,10 @@ class ReportConfig:
     sort_mb: int = setting(ge=1, decides=False)  # of lines sorted in memory, the rest on disk
     rows_per_file: int = setting(ge=1, decides=False)  # of the folder dataset/, at most
     dataset_dir: str | None = setting(decides=False)  # that folder; null: run_dir/dataset
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.dataset_dir is not None and is_url(self.dataset_dir):
+            yield (
+                "dataset_dir",
+                "must be a folder; the data set of a run in a store lies there as dataset/",
+            )

@@ -11,6 +11,7 @@ from selfalign_ray.config import RunConfig
 from selfalign_ray.engine.config import EngineConfig
 from selfalign_ray.engine.standin import STANDIN
 from selfalign_ray.hops.generate import pool_of
+from selfalign_ray.places import shown
 from selfalign_ray.report.figures import take_figures
 from selfalign_ray.report.funnel import take_funnel
 from selfalign_ray.report.projection import (
@@ -54,7 +55,9 @@ def write_projection(
     text = projection_text(cfg, measured, projection)
     write_whole(run_dir / DATA, json.dumps(as_data(measured, projection), indent=2) + "\n")
     write_whole(run_dir / TEXT, text)
-    return f"\n{text}\nslice       {run_dir}\nnext        the same command without plan.rows\n"
+    return (
+        f"\n{text}\nslice       {shown(run_dir)}\nnext        the same command without plan.rows\n"
+    )
 
 
 def projection_text(cfg: RunConfig, measured: Measured, projection: Projection) -> str:

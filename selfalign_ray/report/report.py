@@ -14,6 +14,7 @@ from typing import Any
 
 from selfalign_ray import pipeline
 from selfalign_ray.config import RunConfig
+from selfalign_ray.places import shown
 from selfalign_ray.report.card import Facts, facts_of, run_id
 from selfalign_ray.report.contamination import take_contamination
 from selfalign_ray.report.dataset import (
@@ -130,7 +131,7 @@ def check_dataset_dir(cfg: RunConfig) -> None:
         UserError: it holds something else.
     """
     if cfg.report.dataset_dir is not None:
-        this = f"{cfg.name} in {cfg.run_dir}"
+        this = f"{cfg.name} in {shown(Path(cfg.run_dir))}"
         check_folder(Path(cfg.report.dataset_dir).absolute(), run_id(cfg), this)
 
 

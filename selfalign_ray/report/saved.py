@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from selfalign_ray.places import Place, dataset_at
 from selfalign_ray.stage import Saved
 
 Row = dict[str, Any]
@@ -23,7 +24,7 @@ class SavedStage:
     name: str
     group: tuple[str, ...]  # the stages whose work it holds, itself the last
     manifest: Mapping[str, Any]
-    rows: Path
+    rows: Place
     rows_per_batch: int
     gives_dataset: bool  # whether its kept rows are the data set
 
@@ -54,7 +55,7 @@ class SavedStage:
                 yield table.select(list(columns))
 
     def _dataset(self) -> pads.Dataset:
-        return pads.dataset(self.rows, format="parquet")
+        return dataset_at(self.rows)
 
 
 def chain(

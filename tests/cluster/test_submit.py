@@ -38,7 +38,7 @@ def client(*jobs):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "runs_root: must be an absolute folder that every node of the cluster sees; got runs"),
+        ([], "such as s3://bucket/runs; got runs"),
         (["runs_root=/x", "nosuch=1"], "nosuch"),
         (["runs_root=/x", "seeds.sample.limit=many"], "seeds.sample.limit"),
         (["runs_root=/x", "engine.rows_in_flight=0"], "engine.rows_in_flight: must be at least 1"),
@@ -82,7 +82,7 @@ def test_a_sweep_is_one_run_a_point_each_in_the_folder_that_selfalign_m_gives_it
     ]
     words = shlex.split(points[3].command)
     assert words[:3] == ["python", "-m", "selfalign_ray"]
-    assert "hydra.run.dir=${runs_root}/${name}/3" in words
+    assert "hydra.run.dir=${local_dir:${runs_root}}/${name}/3" in words
     assert "hydra.mode=RUN" in words
 
 
