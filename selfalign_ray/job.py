@@ -55,8 +55,8 @@ LOCAL_SYSTEM = {
     "idle_worker_killing_time_threshold_ms": 30_000,
     "prestart_worker_first_driver": False,
 }
-# By these Ray Data gives each half of a shuffle processes of its own, which keeps the memory of many
-# large ones apart; on one machine all workers carry them, and the halves share a process.
+# By these Ray Data gives each half of a shuffle processes of its own, which keeps the memory of
+# many large ones apart; on one machine all workers carry them, and the halves share a process.
 _SHUFFLES = {"RAY_DATA_SHUFFLE_MAP_WORKER": "1", "RAY_DATA_SHUFFLE_REDUCE_WORKER": "1"}
 
 

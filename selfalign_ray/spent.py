@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
+from selfalign_ray.places import Place
 from selfalign_ray.stage import SPENT, read_record, write_record
 from selfalign_ray.watch.metrics import ROWS
 from selfalign_ray.watch.tally import Figures, add_figures, counted
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _KEEP_SECONDS = 15.0  # between two writings
 
 
-def spent_before(folder: Path) -> tuple[float, Figures]:
+def spent_before(folder: Place) -> tuple[float, Figures]:
     """Seconds and figures of the sessions so far; none where no stage has begun."""
     found = read_record(folder / SPENT) or {}
     return float(found.get("seconds", 0.0)), found.get("figures", {})
@@ -31,7 +31,7 @@ def spent_before(folder: Path) -> tuple[float, Figures]:
 class Meter:
     """Counts from now on, on top of what earlier sessions have spent."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         """Begins to count.
 
         Args:
