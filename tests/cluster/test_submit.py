@@ -181,7 +181,7 @@ def _wait_for(address, token):
     asked = urllib.request.Request(
         f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"}
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while True:
         try:
             with urllib.request.urlopen(asked, timeout=5):
@@ -217,12 +217,12 @@ def test_a_job_stopped_and_submitted_again_gives_the_data_set_of_the_local_run(
     slow = [sys.executable, str(SCRIPT), *there, "engine.standin_seconds=30"]
     with subprocess.Popen(slow, env=head, stderr=subprocess.PIPE, text=True) as process:
         sample = run_dir / "stages" / "sample" / "manifest.json"
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not sample.exists() and time.monotonic() < deadline:
             time.sleep(0.2)
         second = subprocess.run(slow, env=head, capture_output=True, text=True, check=False)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=180)
     assert second.returncode == 2
     assert f"name: {run_dir} is the run of the job" in second.stderr
     assert process.returncode == 130, said
