@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
+import logging.config
 import os
 import subprocess
 import sys
@@ -45,12 +45,15 @@ def selfalign_here(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[st
     out, err = io.StringIO(), io.StringIO()
     root, code = logging.getLogger(), 0
     handlers, level = root.handlers[:], root.level
+    # By it Hydra closes every handler that there is, and some close the stream that is pytest's.
+    keeping = mock.patch.object(logging.config, "_clearExistingHandlers")
     with (
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.dict(os.environ),
         mock.patch.object(sys, "argv", ["selfalign", *overrides]),
+        keeping,
     ):
         try:
             main()
@@ -59,7 +62,7 @@ def selfalign_here(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[st
         finally:
             for log in logs._current[:]:
                 log.close()
-            root.handlers[:] = handlers  # which Hydra replaces
+            root.handlers[:] = handlers
             root.setLevel(level)
     return subprocess.CompletedProcess(overrides, code, out.getvalue(), err.getvalue())
 
