@@ -6,6 +6,7 @@ import functools
 import logging
 import pickle
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from selfalign_ray.job import LOCAL_SYSTEM, configure_ray_data, worker_runtime
 from tests.object_store import Server, object_store
 
 RunConfigOf = Callable[..., RunConfig]
+
+# A shell that starts pytest in the background has it ignore Ctrl-C, and so would all that it
+# starts, the commands among them whose end by Ctrl-C is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
