@@ -17,13 +17,15 @@ import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 from upath import UPath
 
 from selfalign_ray.errors import UserError
+
+if TYPE_CHECKING:  # a second of work, and the settings are read before any row is
+    import pyarrow.dataset as pads
+    import pyarrow.parquet as pq
 
 Place: TypeAlias = Path | UPath
 T = TypeVar("T")
@@ -114,12 +116,16 @@ def at(path: Place) -> tuple[str, Any]:
 
 def dataset_at(folder: Place) -> pads.Dataset:
     """The rows in a folder's Parquet files."""
+    import pyarrow.dataset as pads
+
     where, system = at(folder)
     return pads.dataset(where, format="parquet", filesystem=system)
 
 
 def parquet(path: Place) -> pq.ParquetFile:
     """A Parquet file, opened."""
+    import pyarrow.parquet as pq
+
     where, system = at(path)
     return pq.ParquetFile(where, filesystem=system)
 
