@@ -53,7 +53,8 @@ def check_nodes(cfg: RunConfig, pools: Mapping[str, tuple[ModelConfig, EngineCon
         if device_of(engine, sum(node.get("GPU", 0) for node in nodes), may_grow=True) == "cuda":
             gpus = model.tensor_parallel_size * model.pipeline_parallel_size
             lacks += _lacking_gpus(gpus, engine.engines, nodes)
-    lacks += _lacking_cpus([engine for _, engine in pools.values()], nodes)
+    engines = [engine for _, engine in pools.values()]
+    lacks += _lacking_cpus(engines, nodes, may_grow=cfg.cluster.autoscaling)
     if not lacks:
         return
     if not cfg.cluster.autoscaling:
@@ -90,12 +91,15 @@ def _lacking_gpus(gpus: int, engines: int, nodes: list[dict[str, float]]) -> lis
     return []
 
 
-def _lacking_cpus(engines: Sequence[EngineConfig], nodes: list[dict[str, float]]) -> list[str]:
+def _lacking_cpus(
+    engines: Sequence[EngineConfig], nodes: list[dict[str, float]], *, may_grow: bool
+) -> list[str]:
     """Engines reserve their CPUs first: a run of which no other stage finds any waits for ever."""
     there = sum(node.get("CPU", 0) for node in nodes)
-    gpus = any(node.get("GPU", 0) for node in nodes)  # where engines want them, they set the number
+    # Those beyond engine.engines come with machines of their own, or are limited by the GPUs.
+    least = may_grow or any(node.get("GPU", 0) for node in nodes)
     wanted = sum(
-        (engine.engines if gpus else engine.max_engines or engine.engines) * engine.num_cpus
+        (engine.engines if least else engine.max_engines or engine.engines) * engine.num_cpus
         for engine in engines
     )
     if wanted + _OTHERS_CPUS <= there:
