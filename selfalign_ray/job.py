@@ -78,7 +78,8 @@ def run_job(cfg: RunConfig) -> Summary:
         with _ray(cfg.cluster, cfg.name):
             table = pipeline.selected(cfg)
             names = [stage.name for stage in table]
-            check_nodes(cfg, [pool_of(cfg, stage.hop)[1:] for stage in table if stage.hop])
+            pools = [pool_of(cfg, stage.hop) for stage in table if stage.hop]
+            check_nodes(cfg, {name: (model, engine) for name, model, engine in pools})
             # Before the work, which would be for nothing on nodes without the least level.
             sandbox = describe_sandbox(cfg.sandbox) if "execution" in names else None
             for line in ignored_in_pools(cfg):

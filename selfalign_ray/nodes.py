@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -23,6 +23,7 @@ from selfalign_ray.watch.logs import setup_worker
 log = logging.getLogger(__name__)
 
 _SLIVER = 0.001
+_OTHERS_CPUS = 1.5  # a task that reads or writes, and the actors through which rows pass to engines
 _PATIENCE_SECONDS = 60.0  # between two lines about what is waited for
 _ANSWER_SECONDS = 180.0  # that a node may take to start a worker, environment included
 # Builds for a CPU and for a GPU are two packages, and the machines without an engine need none.
@@ -33,25 +34,27 @@ _MAY_LACK = _OF_ENGINES | {"selfalign-ray"}
 Versions = Mapping[str, str]
 
 
-def check_nodes(cfg: RunConfig, pools: Iterable[tuple[ModelConfig, EngineConfig]]) -> None:
-    """Finds out whether the nodes have the GPUs and custom resources that the run asks for.
+def check_nodes(cfg: RunConfig, pools: Mapping[str, tuple[ModelConfig, EngineConfig]]) -> None:
+    """Finds out whether the nodes have the CPUs, GPUs and custom resources that the run asks for.
 
     Where `cluster.autoscaling` is set, what no node has yet is waited for, with a warning.
 
     Args:
         cfg: the run's settings.
-        pools: model and engine of each pool whose hops run.
+        pools: model and engine of each pool whose hops run, by name.
 
     Raises:
         UserError: no node can hold an engine or a sandbox, under the key that asks for it.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     lacks = [*_lacks("sandbox.resources", cfg.sandbox.resources, nodes)]
-    for model, engine in pools:
+    for model, engine in pools.values():
         lacks += _lacks("engine.resources", engine.resources, nodes)
         if device_of(engine, sum(node.get("GPU", 0) for node in nodes), may_grow=True) == "cuda":
             gpus = model.tensor_parallel_size * model.pipeline_parallel_size
             lacks += _lacking_gpus(gpus, engine.engines, nodes)
+    engines = [engine for _, engine in pools.values()]
+    lacks += _lacking_cpus(engines, nodes, may_grow=cfg.cluster.autoscaling)
     if not lacks:
         return
     if not cfg.cluster.autoscaling:
@@ -86,6 +89,26 @@ def _lacking_gpus(gpus: int, engines: int, nodes: list[dict[str, float]]) -> lis
     if room < engines:
         return [f"engine.engines: {engines} of {gpus} GPUs each; the cluster has room for {room:g}"]
     return []
+
+
+def _lacking_cpus(
+    engines: Sequence[EngineConfig], nodes: list[dict[str, float]], *, may_grow: bool
+) -> list[str]:
+    """Engines reserve their CPUs first: a run of which no other stage finds any waits for ever."""
+    there = sum(node.get("CPU", 0) for node in nodes)
+    # Those beyond engine.engines come with machines of their own, or are limited by the GPUs.
+    least = may_grow or any(node.get("GPU", 0) for node in nodes)
+    wanted = sum(
+        (engine.engines if least else engine.max_engines or engine.engines) * engine.num_cpus
+        for engine in engines
+    )
+    if wanted + _OTHERS_CPUS <= there:
+        return []
+    return [
+        f"engine.num_cpus: the engines of all pools reserve {wanted:g} CPUs, and the cluster has "
+        f"{there:g}, of which the other stages need {_OTHERS_CPUS:g}; give fewer engines "
+        "(engine.engines, engine.max_engines), or a smaller engine.num_cpus"
+    ]
 
 
 def slivers(resources: Sequence[str]) -> dict[str, float]:

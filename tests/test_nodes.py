@@ -22,7 +22,7 @@ def cluster(monkeypatch):
 
 
 def check(cfg):
-    nodes.check_nodes(cfg, [(cfg.model, cfg.engine)])
+    nodes.check_nodes(cfg, {"shared": (cfg.model, cfg.engine)})
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_the_resources_that_there_are_stand_in_the_message(run_config, cluster):
 
 def test_an_engine_takes_its_gpus_of_one_node(run_config, cluster):
     four = ["engine.device=cuda", "model.tensor_parallel_size=4"]
-    cluster({"GPU": 2}, {"GPU": 2})
+    cluster({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2})
     with pytest.raises(UserError, match=r"model\.tensor_parallel_size: an engine takes 4 GPUs"):
         check(run_config(*four))
-    cluster({"GPU": 7}, {"GPU": 2})
+    cluster({"CPU": 8, "GPU": 7}, {"CPU": 8, "GPU": 2})
     check(run_config(*four))
     with pytest.raises(UserError, match=r"engine\.engines: 2 of 4 GPUs each; .* room for 1"):
         check(run_config(*four, "engine.engines=2"))
@@ -65,6 +65,20 @@ def test_engines_without_a_gpu_ask_for_none(run_config, cluster):
     cluster({"CPU": 4})
     check(run_config())
     check(run_config("engine=standin", "engine.device=cuda"))
+
+
+def test_engines_leave_the_other_stages_cpus_to_work_with(run_config, cluster):
+    cluster({"CPU": 4})
+    check(run_config("engine.engines=2"))
+    for many in ("engine.engines=3", "engine.max_engines=3", "engine.num_cpus=3"):
+        with pytest.raises(UserError, match=r"engine\.num_cpus: .* reserve 3 CPUs, .* has 4, "):
+            check(run_config(many, "engine=standin"))
+    cfg = run_config("engine=standin")
+    same = dict.fromkeys(("one", "two", "three"), (cfg.model, cfg.engine))
+    with pytest.raises(UserError, match="the engines of all pools reserve 3 CPUs"):
+        nodes.check_nodes(cfg, same)
+    cluster({"CPU": 4}, {"CPU": 1})
+    nodes.check_nodes(cfg, same)
 
 
 def test_cpus_count_where_the_resources_are(cluster):

@@ -19,7 +19,6 @@ import ray
 from selfalign_ray.engine.base import EngineDiedError, Generation, LoadedEngine, Prompt
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.open import open_engine
-from selfalign_ray.engine.standin import STANDIN
 from selfalign_ray.engine.vllm_settings import worker_environment
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import RecipeConfig
@@ -155,10 +154,9 @@ def engines_for(opening: Opening) -> list[str]:
     demand brings about. Engines that run already are given as they are.
 
     Raises:
-        UserError: the model cannot be loaded, or the cluster has no room for engines and rows.
+        UserError: the model cannot be loaded.
     """
     if opening.key not in _running:
-        _check_room(opening)
         names = [f"engine-{opening.key}-{number}" for number in range(opening.most)]
         _running[opening.key] = {
             name: _start(opening, name, number) for number, name in enumerate(names)
@@ -234,16 +232,3 @@ def places(nodes: Sequence[dict[str, Any]], gpus: int) -> float:
         return float("inf")
     alive = [node["Resources"].get("GPU", 0) for node in nodes if node["Alive"]]
     return float(sum(there // gpus for there in alive))
-
-
-def _check_room(opening: Opening) -> None:
-    if opening.engine.kind == STANDIN:
-        return
-    cpus = ray.cluster_resources().get("CPU", 0)
-    wanted = opening.engine.engines * opening.engine.num_cpus
-    if opening.device == "cpu" and wanted >= cpus:
-        raise UserError(
-            f"engine.engines: {opening.engine.engines} of {opening.engine.num_cpus:g} CPUs each "
-            f"leave none of the cluster's {cpus:g} to the other stages; give fewer engines, or a "
-            "smaller engine.num_cpus"
-        )

@@ -8,7 +8,6 @@ import pytest
 import ray
 
 from selfalign_ray.engine.actor import engines_for, places, stop_engines
-from selfalign_ray.errors import UserError
 from selfalign_ray.hops.generate import opening_for
 
 pytestmark = pytest.mark.ray
@@ -49,12 +48,6 @@ def test_other_settings_are_other_engines_and_old_ones_can_be_left_out(ray_local
 def test_more_engines_may_be_wanted_than_there_is_room_for_now(ray_local, run_config):
     cfg = run_config("engine=standin", "engine.num_cpus=3", "engine.max_engines=3")
     assert len(engines_for(opening_for(cfg, "concepts"))) == 3
-
-
-def test_engines_that_leave_no_cpu_are_refused_with_the_keys(ray_local, run_config):
-    cfg = run_config("engine.device=cpu", "engine.engines=4", "model.id=some/model")
-    with pytest.raises(UserError, match=r"engine\.engines: 4 of 1 CPUs each leave none"):
-        engines_for(opening_for(cfg, "concepts"))
 
 
 def test_an_engine_s_gpus_are_those_of_one_node():
