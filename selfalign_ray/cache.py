@@ -181,6 +181,8 @@ def _take_into_store(place: Place, target: Place, gone: Callable[[pa.Table], Any
         for path in shards_of(place / "rows"):
             if not take_out(path, gone, KINDS, into=target / "rows" / path.name):
                 copy(path, target / "rows" / path.name)
+        with contextlib.suppress(FileNotFoundError):
+            copy(place / SPENT, target / SPENT)
         if (manifest := read_manifest(place)) is not None:
             counts = count_by_reason(target / "rows")
             write_record(target / MANIFEST, manifest | {"rows": counts})
