@@ -7,7 +7,6 @@ killed no more than the last seconds are missing from what the report says.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,6 @@ from selfalign_ray.places import Place
 from selfalign_ray.stage import SPENT, read_record, write_record
 from selfalign_ray.watch.metrics import ROWS
 from selfalign_ray.watch.tally import Figures, add_figures, counted
-
-log = logging.getLogger(__name__)
 
 _KEEP_SECONDS = 15.0  # between two writings
 
@@ -66,7 +63,7 @@ class Meter:
 
     def _run(self) -> None:
         while not self._ended.wait(_KEEP_SECONDS):
-            with contextlib.suppress(OSError):  # a full disk is the rows' to tell
+            with contextlib.suppress(Exception):  # what is wrong with the place, the rows will tell
                 self._keep()
 
     def _keep(self) -> None:

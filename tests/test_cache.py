@@ -13,7 +13,15 @@ from selfalign_ray import schemas
 from selfalign_ray.cache import Cache, entries, entry_of
 from selfalign_ray.places import exists, folders_in, local_dir, parquet, shards_of, shown, stored
 from selfalign_ray.shards import write_shard
-from selfalign_ray.stage import FORMAT, Saved, count_by_reason, read_manifest
+from selfalign_ray.stage import (
+    FORMAT,
+    SPENT,
+    Saved,
+    count_by_reason,
+    read_manifest,
+    read_record,
+    write_record,
+)
 from selfalign_ray.withdraw import main
 from selfalign_ray.withdrawn import Withdrawn
 
@@ -57,9 +65,12 @@ def cache(home):
 
 def test_a_whole_stage_goes_to_another_run(home, cache):
     saved = made(home / "one", "a", "b")
+    spent = {"seconds": 5.0, "figures": {"engine": {"gpu_seconds": 4.0}}}
+    write_record(saved.folder / SPENT, spent)
     cache("one").publish(saved)
     other = Saved(home / "two", "sample")
     assert cache("two").take(other, entry_of(saved), NOTHING) is not None
+    assert read_record(other.folder / SPENT) == spent
     assert other.manifest() == saved.manifest()
     assert ids_in(other.folder) == ["a", "b"]
 
