@@ -159,6 +159,7 @@ class Display:
                 width=console.width,
                 height=console.height,
                 blocks=not console.options.ascii_only,
+                stopping=is_stopping(),
             )
         self._live.update(table, refresh=True)
 

@@ -23,7 +23,9 @@ _MARKS = {WAITING: ".", RUNNING: ">", DONE: "+", REUSED: "="}
 _STYLES = {WAITING: "dim", RUNNING: "bold cyan", DONE: "green", REUSED: "dim green"}
 
 
-def panel(progress: Progress, *, width: int, height: int, blocks: bool) -> RenderableType:
+def panel(
+    progress: Progress, *, width: int, height: int, blocks: bool, stopping: bool = False
+) -> RenderableType:
     """The table as it is now.
 
     Args:
@@ -31,8 +33,11 @@ def panel(progress: Progress, *, width: int, height: int, blocks: bool) -> Rende
         width: columns of the terminal.
         height: its lines; where it is too low, waiting and done stages give way.
         blocks: whether the terminal can draw a bar; else it is made of `#` and `-`.
+        stopping: whether the run was asked to end.
     """
     head = Text(f"selfalign  {clock(progress.elapsed)}", style="bold")
+    if stopping:
+        head.append("  stopping", style="yellow")
     stages = list(progress.stages)
     lines = [_lines(progress, stage, width, blocks=blocks) for stage in stages]
     hidden = 0

@@ -27,11 +27,11 @@ NUMBERS = st.integers(0, 10**9)
 
 
 def lines_of(
-    progress: Progress, width: int = 80, height: int = 30, *, blocks: bool = True
+    progress: Progress, width: int = 80, height: int = 30, *, blocks: bool = True, **rest: bool
 ) -> list[str]:
     out = StringIO()
     console = Console(file=out, width=width, height=height)
-    console.print(panel(progress, width=width, height=height, blocks=blocks))
+    console.print(panel(progress, width=width, height=height, blocks=blocks, **rest))
     return out.getvalue().splitlines()
 
 
@@ -59,6 +59,11 @@ def test_a_line_a_stage(halfway: Progress) -> None:
     assert "12/24  50 %" in text
     assert "80 % cached · 9 in flight" in text
     assert text.count("reused") == 2
+
+
+def test_a_run_that_was_asked_to_end_says_so(halfway: Progress) -> None:
+    assert lines_of(halfway, stopping=True)[0].endswith("  stopping")
+    assert "stopping" not in "\n".join(lines_of(halfway))
 
 
 def test_a_terminal_without_line_drawing(halfway: Progress) -> None:
