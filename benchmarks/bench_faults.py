@@ -50,10 +50,11 @@ from measure import PeakMemory, load_average, processes_of, tell
 
 from selfalign_ray import schemas
 from selfalign_ray.config import conf_dir, register_schemas, typed
+from selfalign_ray.done import Done
 from selfalign_ray.hops.generate import generate
 from selfalign_ray.ids import content_id
 from selfalign_ray.job import configure_ray_data
-from selfalign_ray.shards import Done, keys_of
+from selfalign_ray.keys import keys_of
 from selfalign_ray.stage import Saved, conformed
 
 PARTS = ("kills", "overhead", "resume", "long")

@@ -47,6 +47,7 @@ from selfalign_ray.hops.generate import generate, opening_for, shown_examples
 from selfalign_ray.hops.row import HopShots, view_of
 from selfalign_ray.ids import keyed_int
 from selfalign_ray.job import configure_ray_data, worker_runtime
+from selfalign_ray.run import run_stages
 from selfalign_ray.stage import Saved
 from selfalign_ray.watch.display import Display
 
@@ -99,7 +100,7 @@ def seeds(cfg: RunConfig, count: int) -> list[Row]:
     cfg = dataclasses.replace(cfg, stages=dataclasses.replace(cfg.stages, until="sample"))
     names = [stage.name for stage in pipeline.selected(cfg)]
     with Display(names, 60) as display:
-        pipeline.run(cfg, display)
+        run_stages(cfg, display)
     rows = Saved(Path(cfg.run_dir), "sample").kept().take(count)
     if len(rows) < count:
         sys.exit(f"{len(rows)} functions in the installed packages, {count} wanted: fewer --rows")

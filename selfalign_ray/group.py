@@ -21,21 +21,11 @@ from ray.data import Dataset
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
+from selfalign_ray.done import Done, check_files, check_rows, done_files, done_rows, kept_keys
 from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.hops.generate import generate, pool_of
+from selfalign_ray.keys import ROW_ID, Keys, keys_in, repeated
 from selfalign_ray.places import place_of, shards_of
-from selfalign_ray.shards import (
-    ROW_ID,
-    Done,
-    Keys,
-    check_files,
-    check_rows,
-    done_files,
-    done_rows,
-    kept_keys,
-    keys_in,
-    repeated,
-)
 from selfalign_ray.spent import Meter, spent_before
 from selfalign_ray.stage import FORMAT, KEPT, Saved, Stage, count_by_reason, now
 from selfalign_ray.start import read_rows

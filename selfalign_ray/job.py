@@ -39,6 +39,7 @@ from selfalign_ray.report.report import (
     report,
     saved_stages,
 )
+from selfalign_ray.run import check_stages, run_stages
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.interrupt import interruptible
 from selfalign_ray.watch.logs import setup_driver, setup_worker
@@ -69,7 +70,7 @@ def run_job(cfg: RunConfig) -> Summary:
         StoppedError: the run was asked to end, and has.
     """
     run_dir = Path(cfg.run_dir)
-    pipeline.check(cfg)
+    check_stages(cfg)
     check_dataset_dir(cfg)
     with sole(run_dir) as held, mirrored(run_dir, held):
         (run_dir / FAILED).unlink(missing_ok=True)
@@ -88,7 +89,7 @@ def run_job(cfg: RunConfig) -> Summary:
             table_of = Display(names, cluster.progress_seconds, stall_seconds=cluster.stall_seconds)
             with interruptible(cluster.grace_seconds):
                 with table_of as display:
-                    pipeline.run(cfg, display, keep_engines=_is_sweep())
+                    run_stages(cfg, display, keep_engines=_is_sweep())
                 return report(cfg, run_dir, sandbox)
 
 

@@ -16,6 +16,7 @@ import pytest
 from selfalign_ray import pipeline
 from selfalign_ray.errors import UserError
 from selfalign_ray.report.report import REPORT, report
+from selfalign_ray.run import run_stages
 from selfalign_ray.stage import Saved, recount
 from selfalign_ray.watch.display import Display
 from tests.conftest import config_in
@@ -78,7 +79,7 @@ def cached(first, tmp_path):
 def run(cfg):
     names = [stage.name for stage in pipeline.selected(cfg)]
     with Display(names, 10) as display:
-        return pipeline.run(cfg, display)
+        return run_stages(cfg, display)
 
 
 def saved(cfg, name):

@@ -18,7 +18,7 @@ def test_a_signal_while_the_report_is_written_ends_the_run(ray_local, run_config
         time.sleep(60)
 
     monkeypatch.setattr(job, "setup_driver", lambda _: None)  # the console stays pytest's
-    monkeypatch.setattr(job.pipeline, "run", lambda *_, **__: None)
+    monkeypatch.setattr(job, "run_stages", lambda *_, **__: None)
     monkeypatch.setattr(job, "report", report)
     with pytest.raises(KeyboardInterrupt):
         job.run_job(run_config("engine=standin", "stages.until=concepts"))

@@ -10,7 +10,9 @@ import pyarrow.compute as pc
 import pytest
 from upath import UPath
 
+from selfalign_ray.done import kept_keys
 from selfalign_ray.errors import UserError
+from selfalign_ray.keys import keys_of
 from selfalign_ray.places import (
     cache_root,
     copy,
@@ -25,7 +27,7 @@ from selfalign_ray.places import (
     shown,
     stored,
 )
-from selfalign_ray.shards import kept_keys, keys_of, sound_shards, take_out, write_shard
+from selfalign_ray.shards import sound_shards, take_out, write_shard
 from selfalign_ray.stage import count_by_reason
 from tests.object_store import SECRET
 from tests.test_shards import table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfalign_ray.hops.config import HOP_NAMES
+from selfalign_ray.report.engines import EngineFigures, counted_by, engine_figures
 from selfalign_ray.report.exports import dataset_stage
 from selfalign_ray.report.saved import SavedStage, holding, last_seen, to_rows
 from selfalign_ray.validation.gates import GATED, measures_of
-from selfalign_ray.watch.metrics import ENGINE
 
 NOT_EXECUTED = "not executed"
 MEASURES = (
@@ -58,31 +58,6 @@ class HopFigures:
     def in_flight(self) -> float | None:
         """Prompts of the hop that the engines had at the mean: Little's law."""
         return self.seconds / self.work_seconds if self.work_seconds else None
-
-
-@dataclass
-class Level:
-    """Something of an engine that goes up and down, over the time since it was loaded."""
-
-    mean: float
-    most: float  # that was seen
-
-
-@dataclass
-class EngineFigures:
-    """One engine over the saved stages that asked it. A level that it does not tell is None."""
-
-    loads: int = 0  # so that one that was restarted has several
-    load_seconds: float = 0.0
-    held_seconds: float = 0.0
-    gpu_seconds: float = 0.0
-    prompts: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    running: Level | None = None  # samples that decode
-    waiting: Level | None = None  # samples that wait in the engine
-    kv_cache_usage: Level | None = None  # share of the KV cache
 
 
 @dataclass
@@ -159,7 +134,7 @@ def take_figures(stages: Sequence[SavedStage]) -> Figures:
     """Reads manifests and rows."""
     figures = Figures(stage_seconds={s.name: float(s.manifest["seconds"]) for s in stages})
     for stage in stages:
-        engine = _counted(stage, "engine")
+        engine = counted_by(stage, "engine")
         figures.load_seconds += engine.get("load_seconds", 0.0)
         figures.engines += int(engine.get("engines", 0))
         figures.held_seconds += engine.get("held_seconds", 0.0)
@@ -168,7 +143,7 @@ def take_figures(stages: Sequence[SavedStage]) -> Figures:
         if has_hops(stage):
             figures.hop_seconds += float(stage.manifest["seconds"])
     _take_in_flight(figures, stages)
-    figures.each = _engines(stages)
+    figures.each = engine_figures(stages)
     _take_hops(figures, stages)
     _take_samples(figures, stages)
     _take_dataset(figures, stages)
@@ -179,7 +154,7 @@ def take_figures(stages: Sequence[SavedStage]) -> Figures:
 
 def sandbox_amount(stage: SavedStage, amount: str) -> float:
     """What the sandboxes of a saved stage's group have counted."""
-    return sum(_counted(stage, name).get(amount, 0.0) for name in SANDBOXED)
+    return sum(counted_by(stage, name).get(amount, 0.0) for name in SANDBOXED)
 
 
 def has_hops(stage: SavedStage) -> bool:
@@ -200,55 +175,11 @@ def work_seconds(stage: SavedStage) -> float:
     return float(manifest["seconds"] if seen is None else seen)
 
 
-def _counted(stage: SavedStage, name: str) -> Mapping[str, float]:
-    found: Mapping[str, float] = stage.manifest.get("figures", {}).get(name, {})
-    return found
-
-
-def _engines(stages: Sequence[SavedStage]) -> dict[str, EngineFigures]:
-    sums: dict[str, dict[str, float]] = {}
-    most: dict[str, dict[str, float]] = {}
-    for stage in stages:
-        for name in stage.manifest.get("figures", {}):
-            if not name.startswith(ENGINE):
-                continue
-            engine = name.removeprefix(ENGINE)
-            counted, levels = sums.setdefault(engine, {}), most.setdefault(engine, {})
-            for amount, number in _counted(stage, name).items():
-                if amount.endswith("_most"):
-                    levels[amount] = max(levels.get(amount, number), number)
-                else:
-                    counted[amount] = counted.get(amount, 0) + number
-    return {engine: _engine(sums[engine], most[engine]) for engine in sorted(sums)}
-
-
-def _engine(sums: Mapping[str, float], most: Mapping[str, float]) -> EngineFigures:
-    def level(name: str) -> Level | None:
-        seconds, highest = sums.get("served_seconds"), most.get(f"{name}_most")
-        if not seconds or highest is None:
-            return None
-        return Level(mean=sums.get(f"{name}_seconds", 0.0) / seconds, most=highest)
-
-    return EngineFigures(
-        loads=int(sums.get("loads", 0)),
-        load_seconds=sums.get("load_seconds", 0.0),
-        held_seconds=sums.get("held_seconds", 0.0),
-        gpu_seconds=sums.get("gpu_seconds", 0.0),
-        prompts=int(sums.get("prompts", 0)),
-        prompt_tokens=int(sums.get("prompt_tokens", 0)),
-        cached_tokens=int(sums.get("cached_tokens", 0)),
-        output_tokens=int(sums.get("output_tokens", 0)),
-        running=level("running"),
-        waiting=level("waiting"),
-        kv_cache_usage=level("kv_cache_usage"),
-    )
-
-
 def _take_in_flight(figures: Figures, stages: Sequence[SavedStage]) -> None:
     seen = [
         (engine["rows_in_flight_mean"], engine["rows_in_flight_most"], work_seconds(stage))
         for stage in stages
-        if "rows_in_flight_mean" in (engine := _counted(stage, "engine"))
+        if "rows_in_flight_mean" in (engine := counted_by(stage, "engine"))
     ]
     if seconds := sum(weight for _, _, weight in seen):
         figures.rows_in_flight_mean = sum(mean * weight for mean, _, weight in seen) / seconds
@@ -286,7 +217,7 @@ def _scoring(stages: Sequence[SavedStage]) -> Iterator[tuple[str, HopFigures]]:
     """What the judges asked: their rows do not say, so by what they counted."""
     for name in SCORING:
         if (stage := holding(stages, name)) is not None:
-            said = _counted(stage, name)
+            said = counted_by(stage, name)
             yield (
                 name,
                 HopFigures(

@@ -8,8 +8,9 @@ from typing import Any
 from selfalign_ray import pipeline
 from selfalign_ray.config import RunConfig
 from selfalign_ray.report.contamination import Contamination, as_markdown
+from selfalign_ray.report.engines import Level
 from selfalign_ray.report.examples import show
-from selfalign_ray.report.figures import Figures, Level
+from selfalign_ray.report.figures import Figures
 from selfalign_ray.report.funnel import Funnel, Step
 from selfalign_ray.report.md import cell, percent, table
 from selfalign_ray.report.saved import Row

@@ -22,16 +22,18 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
+from selfalign_ray.sandbox.channel import Channel, EndError
 from selfalign_ray.sandbox.control import Tally, falsified, names_bound, other
 from selfalign_ray.sandbox.kernel import FATAL_SIGNALS
-from selfalign_ray.sandbox.report import NONCE_BYTES, one_line
+from selfalign_ray.sandbox.report import one_line
 from selfalign_ray.sandbox.suite import Step, changes_made, future_flags, main_guard, steps
 from selfalign_ray.sandbox.suspicion import may_be_suspicious, modules_imported, suspicions
 from selfalign_ray.sandbox.tampering import Snapshot, changes
+from selfalign_ray.sandbox.unittests import watch_unittest
 
 # The functions below keep the builtins of now, whatever a program does to them.
 globals()["__builtins__"] = dict(vars(builtins))
-_write, _read, _exit = os.write, os.read, os._exit
+_exit = os._exit
 _threads = _thread._count
 _import = builtins.__import__
 _BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
@@ -40,58 +42,6 @@ _FINE = (None, 0)  # exit codes
 _forget_patterns = re.purge  # compiled ones, which a program could have replaced
 # Given back when memory has run out, for the report. Made before the fork: no sample touches it.
 _RESERVE = [bytearray(1 << 20)]
-
-
-class EndError(Exception):
-    """The verdict is known."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(kind, detail)
-        self.kind, self.detail = kind, detail
-
-
-class Channel:
-    """The program's way in and its report's way out."""
-
-    def __init__(self, source: int, report: int) -> None:
-        self._source, self._report = source, report
-        self._texts = 2  # the code and the tests come before the nonce
-        self.left = False
-
-    def leave(self) -> None:
-        """Closes it in a process that the program has forked: one report is enough."""
-        if not self.left:
-            self.left = True
-            os.close(self._source)
-            os.close(self._report)
-
-    def say(self, line: str) -> None:
-        text = b"" if self.left else (line + "\n").encode("utf-8", "backslashreplace")
-        while text:
-            text = text[_write(self._report, text) :]
-
-    def take(self, size: int) -> bytes:
-        """Exactly so many bytes; what is missing was read by somebody else."""
-        parts = []
-        while size:
-            part = _read(self._source, min(size, 1 << 16))
-            if not part:
-                raise EndError("sandbox_violation", "the program's own channel was read or closed")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-
-    def text(self) -> str:
-        """One text: its length in 8 bytes, then UTF-8 in which surrogates may stand alone."""
-        self._texts -= 1
-        size = int.from_bytes(self.take(8), "little")
-        return self.take(size).decode("utf-8", "surrogatepass")
-
-    def nonce(self) -> str:
-        """What the worker sent last, whether the texts before it were read or not."""
-        while self._texts:
-            self.text()
-        return self.take(NONCE_BYTES).hex()
 
 
 def run(channel: Channel, work: Callable[[], None]) -> NoReturn:
@@ -300,7 +250,7 @@ def run_tests(
         raise EndError("syntax_error", f"tests: {describe(error)}") from None
     channel.say(f"loaded {sum(step.test for step in todo)}")
     if "unittest" in source:
-        _watch_unittest()
+        watch_unittest()
     first, number = None, 0
     for step, code in zip(todo, compiled, strict=True):
         number += step.test
@@ -393,40 +343,3 @@ def _only(allowed: list[str], tree: ast.Module, main: types.ModuleType) -> None:
         return _import(name, *rest, **named)
 
     main.__dict__["__builtins__"] = {**vars(builtins), "__import__": guarded}
-
-
-def _watch_unittest() -> None:
-    """Makes `unittest.main()` raise its first failure instead of leaving the process."""
-    import unittest
-
-    def main(module: Any = "__main__", defaultTest: Any = None, *_: Any, **__: Any) -> None:  # noqa: N803
-        loader = unittest.TestLoader()
-        place = sys.modules[module] if isinstance(module, str) else module
-        names = [defaultTest] if isinstance(defaultTest, str) else list(defaultTest or [])
-        suite = (
-            loader.loadTestsFromNames(names, place) if names else loader.loadTestsFromModule(place)
-        )
-        _run_suite(None, suite)
-
-    def _run_suite(_: Any, suite: Any) -> unittest.TestResult:
-        result = unittest.TestResult()
-        suite(result)
-        for kind, pairs in ((AssertionError, result.failures), (RuntimeError, result.errors)):
-            for case, trace in pairs:
-                raise kind(f"{case}: {trace.strip().splitlines()[-1]}")
-        for case in result.unexpectedSuccesses:
-            raise AssertionError(f"{case}: an unexpected success")
-        meant = [case for case, _ in result.skipped if _is_meant_to_be_skipped(case)]
-        if len(meant) < len(result.skipped):
-            raise AssertionError("a test was skipped while it ran")
-        if result.testsRun <= len(meant):
-            raise AssertionError("no test was run")
-        return result
-
-    unittest.main = main  # type: ignore[assignment]
-    unittest.TextTestRunner.run = _run_suite  # type: ignore[method-assign,assignment]
-
-
-def _is_meant_to_be_skipped(case: Any) -> bool:
-    method = getattr(type(case), getattr(case, "_testMethodName", ""), None)
-    return any(getattr(part, "__unittest_skip__", False) for part in (type(case), method))

@@ -14,11 +14,10 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from selfalign_ray.sandbox.channel import Channel, EndError
 from selfalign_ray.sandbox.peers import GoneError, Peer
 from selfalign_ray.sandbox.runner import (
     TESTS,
-    Channel,
-    EndError,
     finish,
     load,
     names_of,

@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 
 from selfalign_ray.sandbox import kernel, runner, split, tampering, view
 from selfalign_ray.sandbox.bpf import with_own_pid
+from selfalign_ray.sandbox.channel import Channel
 
 _THREAD_STACK_BYTES = 1 << 20  # 8 MiB would let the memory limit hold only 30 threads
 _NAMESPACES = kernel.NEW_MOUNTS | kernel.NEW_UTS | kernel.NEW_IPC | kernel.NEW_PIDS | kernel.NEW_NET
@@ -282,7 +283,7 @@ class Zygote:
         for descriptor in (out, err, self._control.fileno()):
             os.close(descriptor)
         self._close_jail()
-        channel = runner.Channel(code, report)
+        channel = Channel(code, report)
         if role in {"run", "script"}:
             script = role == "script"
             runner.run(channel, lambda: runner.run_shared(channel, self._taken, self._plan, script))

@@ -16,6 +16,7 @@ from ray.data import Dataset
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
+from selfalign_ray.done import PLACE_ID, Done, nothing_done
 from selfalign_ray.errors import UserError
 from selfalign_ray.ids import content_id, keyed_int
 from selfalign_ray.seeds.config import (
@@ -29,7 +30,6 @@ from selfalign_ray.seeds.sources import folder, installed, tables
 from selfalign_ray.seeds.sources.blobs import Fetcher
 from selfalign_ray.seeds.sources.listing import ListedFile
 from selfalign_ray.seeds.text import decode
-from selfalign_ray.shards import PLACE_ID, Done, nothing_done
 from selfalign_ray.withdrawn import withdrawn_of, without_withdrawn
 
 _WINDOW = 100_000  # files of a list in the driver's memory at once

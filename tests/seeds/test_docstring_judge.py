@@ -13,6 +13,7 @@ from selfalign_ray import pipeline, schemas
 from selfalign_ray.engine.base import Generation, PromptTooLongError, Text
 from selfalign_ray.errors import UserError
 from selfalign_ray.report.report import report
+from selfalign_ray.run import run_stages
 from selfalign_ray.seeds.docstring_judge import (
     Question,
     check_docstring_judge,
@@ -177,7 +178,7 @@ def test_a_run_with_it_counts_and_tells_what_went(ray_local, run_config, tmp_pat
     start_tally()
     try:
         with Display(names, 10) as display:
-            assert pipeline.run(cfg, display).name == "docstring_judge"
+            assert run_stages(cfg, display).name == "docstring_judge"
     finally:
         stop_tally()
     saved = Saved(tmp_path / "run", "docstring_judge")

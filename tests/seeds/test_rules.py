@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from selfalign_ray.errors import UserError
 from selfalign_ray.seeds.config import QualityConfig
-from selfalign_ray.seeds.rules import Snippet, fault, glance, is_generated
+from selfalign_ray.seeds.parsed import Snippet
+from selfalign_ray.seeds.rules import fault, glance, is_generated
 from selfalign_ray.seeds.syntax import parse
 
 OFF = QualityConfig(

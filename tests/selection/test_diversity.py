@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 import ray
 
-from selfalign_ray import pipeline, schemas
+from selfalign_ray import schemas
 from selfalign_ray.errors import UserError
+from selfalign_ray.run import check_stages
 from selfalign_ray.selection.config import SelectionConfig
 from selfalign_ray.selection.diversity import (
     centres_of,
@@ -88,7 +89,7 @@ def test_a_model_that_is_not_there_is_found_before_any_work(
     start = ("start.stage=diversity", "start.rows=made.jsonl")
     cfg = run_config(on, f"selection.diversity.model={tmp_path}", *start)
     with pytest.raises(UserError, match=r"selection.diversity.model: .*enabled=false") as raised:
-        pipeline.check(cfg)
+        check_stages(cfg)
     assert str(tmp_path) in str(raised.value)
     for package, key in (("wordllama", "model"), ("sklearn.cluster", "by")):
         with monkeypatch.context() as patch:

@@ -17,8 +17,8 @@ import pyarrow as pa
 from selfalign_ray import schemas
 from selfalign_ray.errors import UserError
 from selfalign_ray.seeds.config import FetchConfig, RetryConfig
+from selfalign_ray.seeds.sources.entries import with_bytes
 from selfalign_ray.seeds.sources.storage import is_throttled
-from selfalign_ray.seeds.sources.tables import with_bytes
 
 log = logging.getLogger(__name__)
 

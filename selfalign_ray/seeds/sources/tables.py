@@ -18,9 +18,9 @@ import pyarrow as pa
 from selfalign_ray import schemas
 from selfalign_ray.errors import UserError
 from selfalign_ray.ids import content_id, keyed_int
-from selfalign_ray.seeds.config import ColumnsConfig, TableSource, WantedConfig
-from selfalign_ray.seeds.licenses import judge
+from selfalign_ray.seeds.config import TableSource
 from selfalign_ray.seeds.sources import jsonl, parquet
+from selfalign_ray.seeds.sources.entries import Record, entries_of, refusal, with_content
 from selfalign_ray.seeds.sources.listing import matcher
 from selfalign_ray.seeds.sources.storage import (
     base_of,
@@ -31,11 +31,9 @@ from selfalign_ray.seeds.sources.storage import (
     patiently,
     pause,
 )
-from selfalign_ray.seeds.text import clean, decode
 
 log = logging.getLogger(__name__)
 
-Record = dict[Any, Any]
 
 # What a worker gets of a part.
 PART = pa.schema(
@@ -264,45 +262,6 @@ def _listed(include: Sequence[str], exclude: Sequence[str]) -> Any:
     return lambda path: included(path) and not excluded(path)
 
 
-def entries_of(record: Record, columns: ColumnsConfig) -> Iterator[Record]:
-    """The files of a row: those of its list, or the row itself."""
-    names = {name: column for name, column in vars(columns).items() if name != "files"}
-    nested = record.get(columns.files) if columns.files is not None else None
-    for item in nested if isinstance(nested, list) else [{}]:
-        file = item if isinstance(item, dict) else {}
-        entry = {name: _value(column, file, record) for name, column in names.items()}
-        entry["problem"] = record.get(jsonl.PROBLEM)
-        yield _coerced(entry)
-
-
-def _value(column: str | None, file: Record, record: Record) -> Any:
-    if column is None:
-        return None
-    value: Any = file if column.split(".")[0] in file else record
-    for name in column.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _coerced(entry: Record) -> Record:
-    """The entry with null for what is of no use: JSON may hold anything anywhere."""
-    for name in ("blob", "encoding", "repository", "revision", "path", "license_type", "language"):
-        value = entry[name]
-        if value is not None:
-            text = value if isinstance(value, str) else str(value)
-            entry[name] = text.encode("utf-8", "replace").decode() or None
-    for name in ("length", "stars"):
-        value = entry[name]
-        is_number = isinstance(value, int | float) and value == value
-        entry[name] = int(value) if is_number and abs(value) < 2**63 else None
-    if not isinstance(entry["content"], str | bytes):
-        entry["content"] = None
-    given = entry["licenses"]
-    given = [given] if isinstance(given, str) else given if isinstance(given, list) else []
-    entry["licenses"] = sorted({name.strip() for name in given if isinstance(name, str)} - {""})
-    return entry
-
-
 def _patient_rows(
     part: Record, source: TableSource, licenses: Collection[str] | None, max_bytes: int
 ) -> Iterator[Record]:
@@ -342,51 +301,6 @@ def _rows(
         reason = refusal(entry, source.wanted, licenses, max_bytes)
         row = _row(entry, part, source, reason)
         yield row if reason is not None else with_content(row, entry, max_bytes)
-
-
-def refusal(
-    entry: Record, wanted: WantedConfig, licenses: Collection[str] | None, max_bytes: int
-) -> str | None:
-    """Why a file is not wanted, by its columns alone, or None."""
-    if entry["problem"] is not None:
-        return None  # it has none of them
-    kind, length, stars = entry["license_type"], entry["length"], entry["stars"]
-    if wanted.license_types is not None and kind is not None and kind not in wanted.license_types:
-        return "license_not_allowed"
-    _, reason = judge((tuple(entry["licenses"]),) if entry["licenses"] else (), licenses)
-    rules = (
-        (reason, reason is not None),
-        ("vendored", not wanted.vendored and entry["vendored"] is True),
-        ("generated", not wanted.generated and entry["generated"] is True),
-        ("too_large", length is not None and length > max_bytes),
-        ("too_small", length is not None and length < wanted.min_bytes),
-        ("few_stars", stars is not None and stars < wanted.min_stars),
-    )
-    return next((reason for reason, holds in rules if holds), None)
-
-
-def with_content(row: Record, entry: Record, max_bytes: int) -> Record:
-    """The row with the entry's inline content, or the reason why it has none."""
-    content = entry["content"]
-    if content is None:
-        return {**row, "drop_reason": entry["problem"] or "no_content"}
-    if isinstance(content, bytes):
-        return with_bytes(row, content, max_bytes)
-    data = content.encode("utf-8", "surrogatepass")
-    row["bytes"] = len(data)
-    if len(data) > max_bytes:
-        return {**row, "drop_reason": "too_large"}
-    text, reason = clean(content)
-    return {**row, "file_id": content_id(data), "content": text, "drop_reason": reason}
-
-
-def with_bytes(row: Record, data: bytes, max_bytes: int) -> Record:
-    """The row with the text of its file's bytes, or the reason why it has none."""
-    row["bytes"] = len(data)
-    if len(data) > max_bytes:
-        return {**row, "drop_reason": "too_large"}
-    text, reason = decode(data, row["encoding"])
-    return {**row, "file_id": content_id(data), "content": text, "drop_reason": reason}
 
 
 def _row(entry: Record, part: Record, source: TableSource, reason: str | None) -> Record:

@@ -21,7 +21,7 @@ from selfalign_ray import schemas
 from selfalign_ray.errors import UserError
 from selfalign_ray.seeds.read import read
 from selfalign_ray.seeds.sources import jsonl, storage, tables
-from selfalign_ray.seeds.sources.tables import LISTED, entries_of, load, parts
+from selfalign_ray.seeds.sources.tables import LISTED, load, parts
 
 ALLOWED = ["MIT", "Apache-2.0"]
 QUICK = ["source.limit=null", "source.retry.attempts=2", "source.retry.seconds=0.01"]
@@ -459,47 +459,6 @@ def test_a_very_long_line_is_passed_over(folder, source_of, monkeypatch):
     good = '{"content": "x = 1", "licenses": ["MIT"]}'
     (folder / "a.jsonl").write_text("\n".join([good, "x" * 5000, good, "x" * 5000]))
     assert reasons(rows_of(source_of("files"))) == {None: 2, "too_large": 2}
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
-    ),
-    max_leaves=5,
-)
-NAMES = [
-    "content",
-    "path",
-    "language",
-    "detected_licenses",
-    "github_metadata",
-    "files",
-    "repo_path",
-]
-
-
-@settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(NAMES), VALUES))
-def test_any_record_has_entries(record):
-    from selfalign_ray.seeds.config import ColumnsConfig
-
-    names = dict.fromkeys(vars(ColumnsConfig)["__annotations__"])
-    columns = ColumnsConfig(
-        **names
-        | {
-            "files": "files",
-            "content": "content",
-            "path": "path",
-            "language": "language",
-            "licenses": "detected_licenses",
-            "stars": "github_metadata.stars",
-        }
-    )
-    for entry in entries_of(record, columns):
-        assert isinstance(entry["licenses"], list)
-        assert entry["stars"] is None or isinstance(entry["stars"], int)
-        assert entry["path"] is None or entry["path"].encode()
 
 
 @pytest.fixture

@@ -1,0 +1,107 @@
+"""Runs the selected stages, less what of them is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfalign_ray.cache import Cache
+from selfalign_ray.config import RunConfig
+from selfalign_ray.decontamination.benchmarks import read_benchmarks
+from selfalign_ray.decontamination.decontamination import (
+    BENCHMARKS,
+    record_benchmarks,
+)
+from selfalign_ray.engine.actor import stop_engines
+from selfalign_ray.errors import StoppedError
+from selfalign_ray.group import check_begun, run_group, take_as_is
+from selfalign_ray.hops.generate import check_hop, opening_for
+from selfalign_ray.pipeline import fingerprints, selected
+from selfalign_ray.places import place_of
+from selfalign_ray.resume import group_of, groups_of, last_done, replay, settle, take_from_cache
+from selfalign_ray.seeds.docstring_judge import check_docstring_judge
+from selfalign_ray.selection.diversity import check_diversity
+from selfalign_ray.stage import Saved, Stage
+from selfalign_ray.validation.judge import check_judge
+from selfalign_ray.watch.display import Display
+from selfalign_ray.watch.interrupt import is_stopping
+from selfalign_ray.withdrawn import withdrawn_of
+
+
+def check_stages(cfg: RunConfig) -> None:
+    """Finds, before any work, what is wrong with stages, examples, templates and lists.
+
+    Raises:
+        UserError: with the key and what to do.
+    """
+    for stage in selected(cfg):
+        if stage.name == "judge":
+            check_judge(cfg)
+        elif stage.name == "docstring_judge":
+            check_docstring_judge(cfg)
+        elif stage.hop:
+            check_hop(cfg, stage.hop)
+    if any(stage.name.endswith("decontamination") for stage in selected(cfg)):
+        read_benchmarks(cfg.decontamination)
+    if any(stage.name == "diversity" for stage in selected(cfg)):
+        check_diversity(cfg.selection.diversity)
+    withdrawn_of(cfg)
+
+
+def run_stages(cfg: RunConfig, display: Display, *, keep_engines: bool = False) -> Saved:
+    """Runs the selected stages, less what of them is done already, here or in the cache.
+
+    Args:
+        cfg: the whole run's settings.
+        display: told of each stage.
+        keep_engines: when the run is done, for another with the same model.
+
+    Returns:
+        The last saved stage.
+
+    Raises:
+        UserError: the rows to start from do not fit, no seed is left, or what is there is another
+            version's.
+        StoppedError: the run was asked to end; what was in flight is written.
+    """
+    table = selected(cfg)
+    prints = fingerprints(table, cfg)
+    folder = place_of(cfg.stages.cache) if cfg.stages.cache else None
+    cache = Cache(folder, Path(cfg.run_dir))
+    last = _found(table, prints, cfg, cache, display)
+    place = [stage.name for stage in table].index(last.name) + 1 if last else 0
+    groups = groups_of(table[place:])
+    if cfg.finalize:
+        for members in groups:
+            if any(stage.hop for stage in members):
+                check_begun(members, prints, cfg)
+    stop_engines(but={opening_for(cfg, s.hop).key for g in groups for s in g if s.hop})
+    for number, members in enumerate(groups):
+        if is_stopping():
+            raise StoppedError(f"{members[-1].name} was not begun")
+        group = group_of(members, last, prints, cfg)
+        if cfg.finalize and group.asks_engines:
+            last = take_as_is(group, cfg, display)
+        else:
+            last = run_group(group, cfg, display)
+        cache.publish(last)
+        if not keep_engines and not any(s.hop for later in groups[number + 1 :] for s in later):
+            stop_engines()
+    assert last is not None
+    return last
+
+
+def _found(
+    table: list[Stage], prints: dict[str, str], cfg: RunConfig, cache: Cache, display: Display
+) -> Saved | None:
+    """The last stage that is done, here or in the cache; what is in the way is put away."""
+    settle(table, prints, cfg, cache)
+    if cfg.replay.errors:
+        replay(table, cfg)
+    last, done = last_done(table, prints, cfg)
+    for saved in [*done, *take_from_cache(table, prints, cfg, cache, last)]:
+        last = saved
+        display.reused(saved.name, (saved.manifest() or {})["rows"])
+    looked = any(stage.name.endswith("decontamination") for stage in table)
+    if looked and not (Path(cfg.run_dir) / BENCHMARKS).exists():
+        record_benchmarks(cfg)  # the stage may be from the cache, and the record is the run's
+    return last
