@@ -232,8 +232,8 @@ def memory(folder: Path, sizes: tuple[int, ...]) -> Figures:
             *(sys.executable, "-m", "selfalign_ray"),
             *("source=files", f"source.path={folder}/{size}", "source.limit=null"),
             *(f"runs_root={folder}/runs", f"name=of{size}", "stages.until=quality"),
-            # The store takes what it may: Ray fills it before it waits.
-            *("engine=standin", "seeds.concurrency=2", "cluster.object_store_mb=512"),
+            # Ray fills the store before it waits: one that the small source fills as well.
+            *("engine=standin", "seeds.concurrency=2", "cluster.object_store_mb=256"),
         ]
         began = time.perf_counter()
         with (folder / f"{size}.log").open("wb") as log:

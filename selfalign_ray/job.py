@@ -56,9 +56,14 @@ LOCAL_SYSTEM = {
     "idle_worker_killing_time_threshold_ms": 30_000,
     "prestart_worker_first_driver": False,
 }
-# By these Ray Data gives each half of a shuffle processes of its own, which keeps the memory of
-# many large ones apart; on one machine all workers carry them, and the halves share a process.
-_SHUFFLES = {"RAY_DATA_SHUFFLE_MAP_WORKER": "1", "RAY_DATA_SHUFFLE_REDUCE_WORKER": "1"}
+_LOCAL_ENVIRONMENT = {  # of workers on one machine
+    # By these Ray Data gives each half of a shuffle processes of its own, which keeps the memory of
+    # many large ones apart; where all workers carry them, the halves share a process.
+    "RAY_DATA_SHUFFLE_MAP_WORKER": "1",
+    "RAY_DATA_SHUFFLE_REDUCE_WORKER": "1",
+    # Arrow's allocator would keep the largest block that a worker has seen.
+    "MIMALLOC_PURGE_DELAY": "0",
+}
 
 
 def run_job(cfg: RunConfig) -> Summary:
@@ -160,7 +165,7 @@ def worker_runtime(*, is_local: bool) -> dict[str, Any]:
     setup = setup_worker if is_local else setup_for(versions())
     runtime: dict[str, Any] = {"worker_process_setup_hook": setup}
     if is_local:
-        runtime["env_vars"] = _SHUFFLES
+        runtime["env_vars"] = _LOCAL_ENVIRONMENT
     if is_local and shlex.quote(sys.executable) != sys.executable:
         # Ray starts such a worker through a shell without quoting the interpreter's path, and
         # waits for ever for one whose path has a space in it.
