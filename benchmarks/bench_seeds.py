@@ -22,6 +22,7 @@ import logging
 import multiprocessing
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -226,6 +227,7 @@ def _rounded(seconds: collections.Counter[str]) -> dict[str, float]:
 def memory(folder: Path, sizes: tuple[int, ...]) -> Figures:
     """memory_growth: peak memory of the job on the largest source over that on the smallest."""
     peaks, seconds = {}, {}
+    shutil.rmtree(folder / "runs", ignore_errors=True)  # of another time, to go on with
     for size in sizes:
         write_source(folder / f"{size}", size)
         command = [
