@@ -177,7 +177,9 @@ def _columns(folder: Place, columns: list[str], *, kept: bool = False) -> Iterat
     rows = dataset_at(folder)
     names = [name for name in columns if name in rows.schema.names]
     chosen = pc.field("drop_reason").is_null() if kept else None
-    yield from rows.to_batches(columns=names, filter=chosen, batch_readahead=2, fragment_readahead=1)
+    yield from rows.to_batches(
+        columns=names, filter=chosen, batch_readahead=2, fragment_readahead=1
+    )
 
 
 def _sorted_keys(batches: Iterable[pa.RecordBatch]) -> Keys:

@@ -19,6 +19,7 @@ from typing import Any
 
 from selfalign_ray.engine.base import Generation, Prompt, PromptRefusedError, Text
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
+from selfalign_ray.engine.reaper import reap_after_death
 from selfalign_ray.engine.stepper import Stepper
 from selfalign_ray.engine.tokens import Tokens
 from selfalign_ray.engine.vllm_mistakes import mistake
@@ -41,6 +42,8 @@ class VllmEngine:
         """
         self.model = model.id
         self._figures: dict[str, float] = {}
+        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
+            reap_after_death()
         self._engine = _load(engine_args(model, path, engine, device, lora), self._record)
         self._length: int = self._engine.model_config.max_model_len
         self._tokens = Tokens(self._engine.get_tokenizer(), chat=model.chat)

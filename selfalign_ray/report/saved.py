@@ -44,7 +44,11 @@ class SavedStage:
         reason = pc.field("drop_reason")
         chosen = {None: None, True: reason.is_valid(), False: reason.is_null()}[dropped]
         batches = here.to_batches(
-            columns=found, filter=chosen, batch_size=self.rows_per_batch, batch_readahead=2, fragment_readahead=1
+            columns=found,
+            filter=chosen,
+            batch_size=self.rows_per_batch,
+            batch_readahead=2,
+            fragment_readahead=1,
         )
         for batch in batches:
             if batch.num_rows:
