@@ -257,7 +257,7 @@ def finish(scene: Scene, name: str) -> None:
         code = scene.driver.wait(_LONGEST)
         if code in (0, 3):
             return
-    sys.exit(f"the run does not end: see {scene.folder}/{name}.out")
+    sys.exit(f"the run does not end:\n{(scene.folder / f'{name}.out').read_text()[-4000:]}")
 
 
 def torment(scene: Scene, kills: int, rng: random.Random) -> dict[str, Any]:
@@ -398,7 +398,7 @@ def _until_new_shard(folder: Path, rows: Path, given: Sequence[str]) -> float:
     try:
         while not set(rows.glob("*.parquet")) - before:
             if driver.poll() is not None or time.monotonic() - began > _LONGEST:
-                sys.exit(f"no shard was written: see {folder}/resumed.out")
+                sys.exit(f"no shard was written:\n{(folder / 'resumed.out').read_text()[-4000:]}")
             time.sleep(0.05)
         return time.monotonic() - began
     finally:
