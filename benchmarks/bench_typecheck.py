@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ _FILE = re.compile(r"seed_(\d+)\.py")
 _NO_TYPE_ERRORS = ("reportMissingImports", "reportMissingModuleSource")
 # Of an import that is not there, or has no stubs.
 _UNKNOWN_IMPORT = ("[import", "unresolved-import")
+_BLOCKED = "errors prevented further checking"  # of all files, for one that cannot be parsed
 Checker = Callable[[Sequence[str]], set[int]]
 
 
@@ -59,7 +60,7 @@ def pyrefly(codes: Sequence[str]) -> set[int]:
 
 
 def pyright(codes: Sequence[str]) -> set[int]:
-    said = json.loads(_run(codes, ["pyright", "--outputjson", "."]))
+    said = json.loads(_run(dict(enumerate(codes)), ["pyright", "--outputjson", "."]))
     return {
         _number(one["file"])
         for one in said["generalDiagnostics"]
@@ -71,11 +72,19 @@ def by_lines(command: Sequence[str]) -> Checker:
     """A checker that prints a line an error, with the file's name in it."""
 
     def check(codes: Sequence[str]) -> set[int]:
-        lines = _run(codes, command).splitlines()
-        errors = [line for line in lines if "error" in line and _FILE.search(line)]
-        return {
-            _number(line) for line in errors if not any(word in line for word in _UNKNOWN_IMPORT)
-        }
+        left, found = dict(enumerate(codes)), set[int]()
+        while True:
+            said = _run(left, command)
+            errors = [line for line in said.splitlines() if "error" in line and _FILE.search(line)]
+            counted = {
+                _number(line)
+                for line in errors
+                if not any(word in line for word in _UNKNOWN_IMPORT)
+            }
+            found |= counted
+            if _BLOCKED not in said or not counted:
+                return found
+            left = {number: code for number, code in left.items() if number not in counted}
 
     return check
 
@@ -89,9 +98,9 @@ CHECKERS: dict[str, Checker] = {
 }
 
 
-def _run(codes: Sequence[str], command: Sequence[str]) -> str:
+def _run(codes: Mapping[int, str], command: Sequence[str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        for number, code in enumerate(codes):
+        for number, code in codes.items():
             (Path(folder) / f"seed_{number}.py").write_text(code, encoding="utf-8")
         done = subprocess.run(  # noqa: S603
             list(command), cwd=folder, capture_output=True, text=True, check=False
