@@ -276,7 +276,8 @@ def torment(scene: Scene, kills: int, rng: random.Random) -> dict[str, Any]:
         name = f"run{runs}"
         scene.start(name)
         while sum(done.values()) < kills:
-            time.sleep(rng.uniform(1.0, seconds * 0.7))
+            # So often that a run is hit several times, and so seldom that it comes to its end.
+            time.sleep(rng.uniform(1.0, max(10.0, seconds / 6)))
             if scene.ended() in (0, 3):
                 break
             if scene.ended() is not None:
