@@ -11,7 +11,7 @@ from selfalign_ray import pipeline, schemas
 from selfalign_ray.cache import Cache
 from selfalign_ray.errors import UserError
 from selfalign_ray.places import exists, folders_in, local_dir, stored
-from selfalign_ray.resume import last_done, replay, settle
+from selfalign_ray.resume import groups_of, last_done, replay, settle
 from selfalign_ray.shards import write_shard
 from selfalign_ray.stage import BEGUN, FORMAT, MANIFEST, Saved, count_by_reason, write_record
 from tests.test_shards import ids_in
@@ -34,7 +34,7 @@ def run(run_config, request):
         table = pipeline.selected(cfg)
         prints = pipeline.fingerprints(table, cfg)
         above = None
-        for group in pipeline.groups_of(table) if write else ():
+        for group in groups_of(table) if write else ():
             name = group[-1].name
             saved = Saved(Path(cfg.run_dir), name)
             record = {"format": FORMAT, "stages": [s.name for s in group], "source": name}
