@@ -137,6 +137,11 @@ class Scene:
                     found.append(process)
         return found
 
+    def workers(self) -> list[psutil.Process]:
+        """The cluster's workers. A node ends with its agents, which have such names too."""
+        agents = {process.pid for process in self.processes("ray::", "Agent")}
+        return [process for process in self.processes("ray::") if process.pid not in agents]
+
     def ended(self) -> int | None:
         """The driver's exit code; None while it runs."""
         assert self.driver is not None
@@ -204,7 +209,7 @@ def _kill_when(scene: Scene, seen: Callable[[], bool]) -> bool:
     while scene.ended() is None and time.monotonic() - began < 30:
         with contextlib.suppress(OSError, pa.ArrowInvalid):
             if seen():
-                workers = scene.processes("ray::")
+                workers = scene.workers()
                 for process in workers:
                     with contextlib.suppress(psutil.Error):
                         process.suspend()
