@@ -19,7 +19,8 @@ _LOOK_SECONDS = 1.0  # between two looks at who is there
 
 def reap_after_death() -> None:
     """Starts a process that waits for the death of this one, and then kills all below it."""
-    command = [sys.executable, "-m", "selfalign_ray.engine.reaper", str(os.getpid())]
+    # By its path, which does wherever this package came from; -P: nothing beside it is imported.
+    command = [sys.executable, "-P", __file__, str(os.getpid())]
     subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
 
 
