@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from selfalign_ray.places import Place
 from selfalign_ray.stage import SPENT, read_record, write_record
 from selfalign_ray.watch.metrics import ROWS
-from selfalign_ray.watch.tally import Figures, add_figures, counted
+from selfalign_ray.watch.outbox import Figures, add_figures
+from selfalign_ray.watch.tally import counted
 
 _KEEP_SECONDS = 15.0  # between two writings
 

@@ -17,10 +17,11 @@ from rich.live import Live
 from selfalign_ray.watch.interrupt import is_stopping
 from selfalign_ray.watch.logs import QUIET, terminal
 from selfalign_ray.watch.metrics import TIME
+from selfalign_ray.watch.outbox import Figures
 from selfalign_ray.watch.panel import panel
 from selfalign_ray.watch.progress import Progress, StageProgress
 from selfalign_ray.watch.stall import Stalls
-from selfalign_ray.watch.tally import Figures, set_gauges, snapshot
+from selfalign_ray.watch.tally import set_gauges, snapshot
 from selfalign_ray.watch.words import outcome, plain_line, span
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from typing import TextIO
 
 from selfalign_ray.watch import tally
 from selfalign_ray.watch.masking import Masker
+from selfalign_ray.watch.outbox import Line
 from selfalign_ray.watch.stall import write_stacks_on_signal
-from selfalign_ray.watch.tally import Line
 
 FILE = "pipeline.log"
 OURS = "selfalign_ray"

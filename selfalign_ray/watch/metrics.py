@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from selfalign_ray.sandbox.verdict import VERDICTS
-from selfalign_ray.watch.tally import Figures
+from selfalign_ray.watch.outbox import Figures
 
 PREFIX = "selfalign_"
 COUNTER, GAUGE = "counter", "gauge"

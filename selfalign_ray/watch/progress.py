@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from selfalign_ray.hops.config import HOP_NAMES
 from selfalign_ray.sandbox.verdict import VERDICTS
 from selfalign_ray.watch.metrics import ENGINE, LEVELS, ROWS
-from selfalign_ray.watch.tally import Figures
+from selfalign_ray.watch.outbox import Figures
 
 KEPT = "kept"
 WAITING, RUNNING, DONE, REUSED = "waiting", "running", "done", "reused"

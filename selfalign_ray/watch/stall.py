@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from selfalign_ray.watch.metrics import TIME
-from selfalign_ray.watch.tally import Figures
+from selfalign_ray.watch.outbox import Figures
 
 log = logging.getLogger(__name__)
 

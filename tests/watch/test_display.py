@@ -13,7 +13,7 @@ import pytest
 from selfalign_ray.watch import display
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.logs import FILE, setup_driver
-from selfalign_ray.watch.tally import Figures
+from selfalign_ray.watch.outbox import Figures
 
 NAMES = ["concepts", "responses"]
 FIGURES: Figures = {"responses": {"kept": 3, "dropped": 1}, "engine": {"engines": 1}}

@@ -17,7 +17,8 @@ from selfalign_ray.watch.logs import (
     file_text,
     setup_driver,
 )
-from selfalign_ray.watch.tally import Line, start_tally, stop_tally
+from selfalign_ray.watch.outbox import Line
+from selfalign_ray.watch.tally import start_tally, stop_tally
 
 OURS = logging.getLogger("selfalign_ray.test")
 OTHER = logging.getLogger("someone.else")

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfalign_ray.watch import tally
-from selfalign_ray.watch.tally import Figures, Line, Tally, add_figures
+from selfalign_ray.watch.outbox import Figures, Line, add_figures
+from selfalign_ray.watch.tally import Tally
 
 NAMES = st.sampled_from(["read", "concepts", "engine"])
 FIGURES = st.dictionaries(NAMES, st.dictionaries(NAMES, st.integers(-100, 100)))
