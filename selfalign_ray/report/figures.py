@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfalign_ray.hops.config import HOP_NAMES
 from selfalign_ray.report.engines import EngineFigures, counted_by, engine_figures
 from selfalign_ray.report.exports import dataset_stage
+from selfalign_ray.report.hops import HopFigures, has_hops, hop_figures, work_seconds
 from selfalign_ray.report.saved import SavedStage, holding, last_seen, to_rows
 from selfalign_ray.validation.gates import GATED, measures_of
 
@@ -30,34 +30,6 @@ MEASURES = (
     "branch_coverage",
 )
 SANDBOXED = ("execution", "strength", "cross_execution")  # the stages that run programs
-SCORING = ("docstring_judge", "judge")  # the stages that ask engines how likely a text is
-_HOP_AMOUNTS = ("prompt_tokens", "cached_tokens", "output_tokens", "seconds")
-
-
-@dataclass
-class HopFigures:
-    """One hop over all rows that it asked the engine for."""
-
-    prompts: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0  # of the prompts, from the prefix cache
-    output_tokens: int = 0
-    seconds: float = 0.0  # of waiting, summed over prompts; many wait at once
-    work_seconds: float = 0.0  # wall time of the saved stages it is part of, less their start
-
-    @property
-    def cached_share(self) -> float | None:
-        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else None
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Written tokens over the time that the hop shares with the others of its stage."""
-        return self.output_tokens / self.work_seconds if self.work_seconds else None
-
-    @property
-    def in_flight(self) -> float | None:
-        """Prompts of the hop that the engines had at the mean: Little's law."""
-        return self.seconds / self.work_seconds if self.work_seconds else None
 
 
 @dataclass
@@ -144,7 +116,8 @@ def take_figures(stages: Sequence[SavedStage]) -> Figures:
             figures.hop_seconds += float(stage.manifest["seconds"])
     _take_in_flight(figures, stages)
     figures.each = engine_figures(stages)
-    _take_hops(figures, stages)
+    figures.hops, models = hop_figures(stages)
+    figures.models = _most_first(models)
     _take_samples(figures, stages)
     _take_dataset(figures, stages)
     figures.distinct_concepts = _distinct(stages, "concepts")
@@ -157,24 +130,6 @@ def sandbox_amount(stage: SavedStage, amount: str) -> float:
     return sum(counted_by(stage, name).get(amount, 0.0) for name in SANDBOXED)
 
 
-def has_hops(stage: SavedStage) -> bool:
-    """Whether a saved stage holds what engines did: hops, further rounds of them, judges."""
-    return any(hop_of(name) or name in SCORING for name in stage.group)
-
-
-def hop_of(stage: str) -> str | None:
-    """The hop that a stage runs, `responses` also of `responses_2`; None where it runs none."""
-    name = stage.partition("_")[0]
-    return name if name in HOP_NAMES else None
-
-
-def work_seconds(stage: SavedStage) -> float:
-    """Of a saved stage, less its start where that was seen."""
-    manifest = stage.manifest
-    seen = manifest.get("work_seconds")
-    return float(manifest["seconds"] if seen is None else seen)
-
-
 def _take_in_flight(figures: Figures, stages: Sequence[SavedStage]) -> None:
     seen = [
         (engine["rows_in_flight_mean"], engine["rows_in_flight_most"], work_seconds(stage))
@@ -184,50 +139,6 @@ def _take_in_flight(figures: Figures, stages: Sequence[SavedStage]) -> None:
     if seconds := sum(weight for _, _, weight in seen):
         figures.rows_in_flight_mean = sum(mean * weight for mean, _, weight in seen) / seconds
         figures.rows_in_flight_most = max(most for _, most, _ in seen)
-
-
-def _take_hops(figures: Figures, stages: Sequence[SavedStage]) -> None:
-    here = [hop for hop in HOP_NAMES if holding(stages, hop)]
-    figures.hops = {hop: HopFigures() for hop in here}
-    for stage in stages:
-        for hop in {hop for name in stage.group if (hop := hop_of(name))}:
-            figures.hops[hop].work_seconds += work_seconds(stage)
-    models: Counter[str] = Counter()
-    asking = [name for stage in stages for name in stage.group if hop_of(name)]
-    for batch in last_seen(stages, asking, ["hops", "model"]):
-        models.update(model for model in batch["model"].to_pylist() if model)
-        if not pa.types.is_list(batch["hops"].type):
-            continue
-        costs = pa.Table.from_struct_array(pc.list_flatten(batch["hops"]).combine_chunks())
-        sums = costs.group_by("hop").aggregate(
-            [("hop", "count"), *((amount, "sum") for amount in _HOP_AMOUNTS)]
-        )
-        for row in sums.to_pylist():
-            into = figures.hops.setdefault(row["hop"], HopFigures())
-            into.prompts += row["hop_count"]
-            into.prompt_tokens += row["prompt_tokens_sum"] or 0
-            into.cached_tokens += row["cached_tokens_sum"] or 0
-            into.output_tokens += row["output_tokens_sum"] or 0
-            into.seconds += row["seconds_sum"] or 0.0
-    figures.models = _most_first(models)
-    figures.hops |= _scoring(stages)
-
-
-def _scoring(stages: Sequence[SavedStage]) -> Iterator[tuple[str, HopFigures]]:
-    """What the judges asked: their rows do not say, so by what they counted."""
-    for name in SCORING:
-        if (stage := holding(stages, name)) is not None:
-            said = counted_by(stage, name)
-            yield (
-                name,
-                HopFigures(
-                    prompts=int(said.get("prompts", 0)),
-                    prompt_tokens=int(said.get("prompt_tokens", 0)),
-                    cached_tokens=int(said.get("cached_tokens", 0)),
-                    seconds=said.get("seconds", 0.0),
-                    work_seconds=work_seconds(stage),
-                ),
-            )
 
 
 def _take_samples(figures: Figures, stages: Sequence[SavedStage]) -> None:

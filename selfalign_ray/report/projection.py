@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from selfalign_ray.config import RunConfig
-from selfalign_ray.report.figures import SANDBOXED, Figures, has_hops, sandbox_amount
+from selfalign_ray.report.figures import SANDBOXED, Figures, sandbox_amount
 from selfalign_ray.report.funnel import Funnel
+from selfalign_ray.report.hops import has_hops
 from selfalign_ray.report.saved import SavedStage
 
 FOLDER = "plan"  # of the slice, in the run_dir

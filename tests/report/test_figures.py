@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from selfalign_ray.report.engines import Level
-from selfalign_ray.report.figures import Figures, as_data, hop_of, take_figures
+from selfalign_ray.report.figures import Figures, as_data, take_figures
+from selfalign_ray.report.hops import hop_of
 from selfalign_ray.report.saved import chain
 from tests.report.conftest import TABLE, hop_row, sample, stages_of_a_run
 
