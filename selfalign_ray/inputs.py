@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from selfalign_ray.engine.config import ModelConfig
 from selfalign_ray.seeds.config import TableSource
 from selfalign_ray.seeds.read import listed_files
 from selfalign_ray.seeds.sources.storage import list_files, open_storage
+from selfalign_ray.start import files_at
 
 
 def state_of_source(cfg: RunConfig) -> str:
@@ -25,8 +25,7 @@ def state_of_source(cfg: RunConfig) -> str:
         UserError: they cannot be listed.
     """
     if cfg.start.rows:
-        paths = glob.glob(cfg.start.rows, recursive=True)  # noqa: PTH207  a glob of any root
-        return digest_of(_state(path) for path in paths)
+        return digest_of(_state(path) for path in files_at(cfg.start.rows))
     if isinstance(cfg.source, TableSource):
         storage = open_storage(cfg.source)
         revision = cfg.source.revision or storage.revision

@@ -67,10 +67,12 @@ def settle(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig, ca
     """Takes out of the run_dir what other settings have left there.
 
     Raises:
-        UserError: another version of this package wrote it.
+        UserError: another version of this package wrote it, or the first stage is to be done
+            again and the source cannot be listed; then all stays as it was.
     """
     for part in Path(cfg.run_dir).glob("stages/.*.part"):  # of a run that was ended
         remove(part)
+    first = groups_of(table)[0]
     for stage in table:
         saved = Saved(Path(cfg.run_dir), stage.name)
         if not exists(saved.folder):
@@ -82,6 +84,8 @@ def settle(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig, ca
                 "%s: nobody knows of which settings its rows are: now %s", saved.name, place
             )
         elif begun["fingerprint"] != prints[stage.name]:
+            if stage in first:
+                state_of_source(cfg)
             place = cache.put_away(saved)
             log.warning("%s: settings changed; what it wrote before is in %s", saved.name, place)
 

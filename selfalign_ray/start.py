@@ -32,9 +32,7 @@ def read_rows(cfg: RunConfig, stage: Stage) -> Dataset:
         UserError: no file fits, a file cannot be read, or a needed column is missing.
     """
     assert cfg.start.rows is not None
-    paths = sorted(glob.glob(cfg.start.rows, recursive=True))  # noqa: PTH207  a glob of any root
-    if not paths:
-        raise UserError(f"start.rows: no file fits {cfg.start.rows}")
+    paths = files_at(cfg.start.rows)
     parquet = [path for path in paths if path.endswith(".parquet")]
     if parquet and len(parquet) != len(paths):
         raise UserError("start.rows: give Parquet files or JSONL files, not both")
@@ -56,6 +54,18 @@ def read_rows(cfg: RunConfig, stage: Stage) -> Dataset:
         _adopt, stage=stage, source=Path(paths[0]).name, heading=cfg.recipe.tests_heading
     )
     return ds.map_batches(adopt, batch_format="pyarrow", batch_size=None)
+
+
+def files_at(pattern: str) -> list[str]:
+    """The files of `start.rows`, sorted.
+
+    Raises:
+        UserError: no file fits.
+    """
+    paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  a glob of any root
+    if not paths:
+        raise UserError(f"start.rows: no file fits {pattern}")
+    return paths
 
 
 _OTHER_NAMES = {"seed": ("snippet", "code"), "samples": ("response",)}

@@ -132,6 +132,25 @@ def test_changed_settings_put_a_stage_and_those_below_away(run):
 
 
 @ANYWHERE
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["source=folder", "source.path=/nowhere"], "source.path: /nowhere is no folder"),
+        (
+            ["start.stage=quality", "start.rows=/nowhere.parquet"],
+            "start.rows: no file fits /nowhere.parquet",
+        ),
+    ],
+)
+def test_a_source_that_is_not_there_puts_nothing_away(run, given, said):
+    cfg, _, _ = run()
+    other, table, prints = run(*given, write=False)
+    assert other.run_dir == cfg.run_dir
+    with pytest.raises(UserError, match=said):
+        settle(table, prints, other, Cache(None, Path(cfg.run_dir)))
+    assert all(exists(folder(cfg, name)) for name in (*CHAIN, *TAIL))
+
+
 def test_replay_takes_failed_rows_out_and_what_they_lead_to_is_not_done(run):
     cfg, *rest = run()
     fail(cfg, "responses", "engine_killed")
