@@ -41,7 +41,9 @@ BEGUN, SPENT, MANIFEST = "begun.json", "spent.json", "manifest.json"
 # Other than the stages' own, so that Ray does not fuse writing with them: the rows of a whole file
 # would be one task's, from the first stage of the group on.
 _WRITE_CPUS = 0.5
-_COUNTING = (*HOP_NAMES, "execution")  # they count their rows as they are done with them
+# Their rows leave actors, which count them, in small blocks; a task for each, to bring it into its
+# schema, took half as much again as three hops of the stand-in. It is done with the writing.
+_IN_ACTORS = (*HOP_NAMES, "docstring_judge", "execution", "strength", "cross_execution", "judge")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +126,10 @@ class Saved:
         make(self.rows)
         if rows is not None:
             conform = partial(conformed, schema=schema, stage=self.name)
-            rows.map_batches(conform, batch_format="pyarrow", batch_size=None).write_datasink(
+            fused = _WRITE_CPUS if self.name in _IN_ACTORS else None
+            rows.map_batches(
+                conform, batch_format="pyarrow", batch_size=None, num_cpus=fused
+            ).write_datasink(
                 ShardSink(self.rows, rows_per_file), ray_remote_args={"num_cpus": _WRITE_CPUS}
             )
         if not shards_of(self.rows):
@@ -229,7 +234,7 @@ def conformed(block: pa.Table, *, schema: pa.Schema, stage: str) -> pa.Table:
     """
     if block.num_rows == 0:
         return schema.empty_table()
-    if stage not in _COUNTING:
+    if stage not in _IN_ACTORS:
         kept = block.column("drop_reason").null_count
         count(stage, rows=block.num_rows, kept=kept, dropped=block.num_rows - kept)
     reasons = pc.value_counts(block.column("drop_reason")).to_pylist()

@@ -37,6 +37,7 @@ class HopPrompt:
         )
         environment.filters["called_name"] = called_name
         self._templates: dict[str, Template] = {}
+        self._shots: dict[tuple[int, str], str] = {}
         for field in ("preamble", "header", "input", "output", "prefix"):
             try:
                 self._templates[field] = environment.from_string(getattr(hop, field))
@@ -53,12 +54,18 @@ class HopPrompt:
     def prompt(self, row: Mapping[str, Any], shots: Sequence[Example]) -> tuple[str, str]:
         """Everything the model continues, and the forced start of the answer that it ends with."""
         parts = [self._render("preamble", 0, row)]
-        for index, shot in enumerate(shots, start=1):
-            fields = shot.fields()
-            parts += [self._render(field, index, fields) for field in ("header", "input", "output")]
+        parts += [self._shown(index, shot) for index, shot in enumerate(shots, start=1)]
         last = len(shots) + 1
         parts += [self._render(field, last, row) for field in ("header", "input", "prefix")]
         return "".join(parts), parts[-1]
+
+    def _shown(self, index: int, shot: Example) -> str:
+        """A shot at its place, which many rows have the same."""
+        if (index, shot.name) not in self._shots:
+            fields = shot.fields()
+            parts = [self._render(field, index, fields) for field in ("header", "input", "output")]
+            self._shots[index, shot.name] = "".join(parts)
+        return self._shots[index, shot.name]
 
     def output(self, example: Example) -> str:
         """What an example answers, whole."""

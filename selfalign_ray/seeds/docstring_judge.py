@@ -20,6 +20,7 @@ from selfalign_ray.hops.generate import pool_of, through_engines
 from selfalign_ray.hops.scored import NO, YES, likelihoods, share, template, to_score
 from selfalign_ray.ids import keyed_int
 from selfalign_ray.seeds.config import DocstringJudgeConfig
+from selfalign_ray.watch.tally import count
 
 Row = dict[str, Any]
 
@@ -96,6 +97,7 @@ async def judged(
     Raises:
         EngineDiedError: no engine is left.
     """
+    count(NAME, rows=1)
     if row["drop_reason"] is not None:
         return row
     asked = partial(

@@ -50,7 +50,6 @@ def add_verdicts(block: pa.Table, sandbox: Sandbox) -> pa.Table:
         count("execution", samples=1, cpu_seconds=verdict.cpu_seconds, **{verdict.verdict: 1})
     for row in rows:
         row["drop_reason"] = row["drop_reason"] or reason_of(row["verdicts"])
-    count("execution", rows=len(rows))
     return pa.Table.from_pylist(rows, schema=schemas.JUDGED)
 
 

@@ -137,7 +137,7 @@ async def judged(
         judgement["gate"] = "judged_no" if too_low else None
     row = {**row, "judge": list(found)}
     reason = reason_of(row, "judge", ["judged_no"])
-    count("judge", samples=len(found))
+    count("judge", rows=1, samples=len(found))
     return {**row, "drop_reason": reason}
 
 

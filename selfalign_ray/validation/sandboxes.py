@@ -12,7 +12,7 @@ from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.validation.config import ExecutionConfig
 from selfalign_ray.watch.interrupt import unless_stopping
-from selfalign_ray.watch.tally import flush, gauge
+from selfalign_ray.watch.tally import count, flush, gauge
 
 Work = Callable[[pa.Table, Sandbox], pa.Table]
 
@@ -24,7 +24,7 @@ def in_sandboxes(
 
     Args:
         ds: any rows.
-        stage: whose `rows_in_flight` are told.
+        stage: whose rows are counted.
         work: given a block and a sandbox.
         sandbox: what each sandbox enforces.
         pool: how many there are, and how many rows a block has.
@@ -57,5 +57,6 @@ class _SandboxActor:
         gauge(self._stage, rows_in_flight=block.num_rows)
         done = self._work(block, self._sandbox)
         gauge(self._stage, rows_in_flight=0)
+        count(self._stage, rows=done.num_rows)
         flush()  # the actor is killed right after its last block
         return done
