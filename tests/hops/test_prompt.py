@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_prompts_with_the_same_shots_share_all_but_the_row(recipe):
     one, other = (hop.prompt({**ROW, "snippet": s}, examples[:3])[0] for s in ("1", "2"))
     shared = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
     assert one[shared:].startswith("1\n```")
+
+
+def test_a_shot_is_as_if_new_wherever_and_however_often_it_is_shown(recipe):
+    for name, hop in recipe.hops.items():
+        examples = named(read_examples(None), hop.examples)[:3]
+        used = HopPrompt(name, hop, examples)
+        for shots in itertools.permutations(examples, 2):
+            new = HopPrompt(name, hop, examples)
+            assert used.prompt(ROW, shots) == new.prompt(ROW, shots)
 
 
 def test_a_shot_s_answer_ends_where_the_engine_stops(recipe):

@@ -18,6 +18,7 @@ from selfalign_ray.sandbox.__main__ import settings as sandbox_settings
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.validation.config import StrengthConfig
 from selfalign_ray.validation.strength import add_strength, gate_of, lookup_gate, strength
+from selfalign_ray.watch import tally
 from tests.validation.test_metrics import HOSTILE
 
 pytestmark = pytest.mark.sandbox
@@ -246,14 +247,20 @@ def test_the_gate_on_lookups(most: float | None, share: float | None, gate: str 
 
 
 @pytest.mark.ray
-def test_the_stage_measures_every_row(ray_local: None, run_config: Any) -> None:
+def test_the_stage_measures_and_counts_every_row(ray_local: None, run_config: Any) -> None:
     rows = [
         row((ADD, GOOD)),
         row((ADD, "add(1, 2)")),
         row((ADD, GOOD), drop_reason="no_passing_sample"),
     ]
     ds = ray.data.from_arrow([table(r) for r in rows])
-    found = strength(ds, run_config("sandbox.assurance=split", "sandbox.output_bytes=0")).take_all()
+    cfg = run_config("sandbox.assurance=split", "sandbox.output_bytes=0")
+    tally.start_tally()
+    try:
+        found = strength(ds, cfg).take_all()
+        assert tally.snapshot()["strength"]["rows"] == len(rows)
+    finally:
+        tally.stop_tally()
     reasons = sorted(str(r["drop_reason"]) for r in found)
     assert reasons == ["None", "no_passing_sample", "weak_tests"]
     (kept,) = (r for r in found if r["drop_reason"] is None)
