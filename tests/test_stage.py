@@ -119,7 +119,9 @@ def test_rows_are_added_to_those_that_are_there(ray_local, saved):
 
 
 @pytest.mark.ray
-def test_a_shard_has_at_least_the_rows_asked_for(ray_local, saved):
+@pytest.mark.parametrize("stage", ["quality", "responses"])
+def test_a_shard_has_at_least_the_rows_asked_for(ray_local, tmp_path, stage):
+    saved = Saved(tmp_path, stage)
     rows = [{"row_id": str(i), "drop_reason": None} for i in range(100)]
     saved.write(ray.data.from_items(rows).repartition(20), SCHEMA, rows_per_file=30)
     sizes = [pq.read_metadata(path).num_rows for path in saved.rows.glob("*.parquet")]
