@@ -97,19 +97,19 @@ async def judged(
     Raises:
         EngineDiedError: no engine is left.
     """
+    if row["drop_reason"] is None:
+        asked = partial(
+            to_score,
+            question.about(row["seed"]),
+            stage=NAME,
+            row=row,
+            seed=keyed_int(48, run_seed, NAME, str(row["seed_id"])),
+            priority=_PRIORITY,
+        )
+        yes = share(*await likelihoods([asked(YES), asked(NO)], engine))
+        row = {**row, "docstring_yes": yes, "drop_reason": reason_of(yes, more_than)}
     count(NAME, rows=1)
-    if row["drop_reason"] is not None:
-        return row
-    asked = partial(
-        to_score,
-        question.about(row["seed"]),
-        stage=NAME,
-        row=row,
-        seed=keyed_int(48, run_seed, NAME, str(row["seed_id"])),
-        priority=_PRIORITY,
-    )
-    yes = share(*await likelihoods([asked(YES), asked(NO)], engine))
-    return {**row, "docstring_yes": yes, "drop_reason": reason_of(yes, more_than)}
+    return row
 
 
 def reason_of(yes: float | None, more_than: float | None) -> str | None:

@@ -14,6 +14,7 @@ from selfalign_ray.engine.base import Generation, PromptTooLongError, Text
 from selfalign_ray.errors import UserError
 from selfalign_ray.report.report import report
 from selfalign_ray.run import run_stages
+from selfalign_ray.seeds import docstring_judge
 from selfalign_ray.seeds.docstring_judge import (
     Question,
     check_docstring_judge,
@@ -97,6 +98,16 @@ def test_what_was_dropped_before_is_not_asked_about(run_config):
     row = SEED | {"drop_reason": "not_sampled"}
     assert run(run_config(*ON), engine, row) == row
     assert engine.asked == []
+
+
+def test_a_row_is_counted_once_it_has_been_judged(run_config, monkeypatch):
+    engine, counted = Scores(0.9), []
+    monkeypatch.setattr(
+        docstring_judge, "count", lambda *_, rows: counted.append((rows, len(engine.asked)))
+    )
+    run(run_config(*ON), engine)
+    run(run_config(*ON), engine, SEED | {"drop_reason": "not_sampled"})
+    assert counted == [(1, 2), (1, 2)]
 
 
 def test_the_question_shows_answers_of_both_kinds_and_ends_before_its_own(run_config):
