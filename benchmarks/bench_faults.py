@@ -516,12 +516,15 @@ def main() -> None:
         if name in options.parts:
             with tempfile.TemporaryDirectory(prefix="bench_faults_") as folder:
                 result |= part(Path(folder), options)
+    given = {key: str(value) for key, value in vars(options).items() if key != "parts"}
+    result["options"] = dict.fromkeys(options.parts, given)
     if options.results and options.results.exists():
-        result = json.loads(options.results.read_text()) | result
+        earlier = json.loads(options.results.read_text())
+        result["options"] = earlier["options"] | result["options"]
+        result = earlier | result
     missed = [name for name, least in LEAST.items() if result.get(name, 0) < least]
     missed += [name for name, most in MOST.items() if result.get(name, most + 1) > most]
     result |= {"targets": LEAST | MOST, "missed": missed}
-    result["options"] = {key: str(value) for key, value in vars(options).items()}
     tell(result, load_before=before, packages=["ray", "pyarrow"], file=options.results)
 
 

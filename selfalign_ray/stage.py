@@ -41,8 +41,8 @@ BEGUN, SPENT, MANIFEST = "begun.json", "spent.json", "manifest.json"
 # Other than the stages' own, so that Ray does not fuse writing with them: the rows of a whole file
 # would be one task's, from the first stage of the group on.
 _WRITE_CPUS = 0.5
-# Their rows leave actors, which count them, in small blocks; a task for each, to bring it into its
-# schema, took half as much again as three hops of the stand-in. It is done with the writing.
+# Their rows leave actors, which count them, in small blocks. To bring those into their schema is
+# part of the writing: else Ray would have a task for each.
 _IN_ACTORS = (*HOP_NAMES, "docstring_judge", "execution", "strength", "cross_execution", "judge")
 
 

@@ -151,6 +151,7 @@ def test_a_source_that_is_not_there_puts_nothing_away(run, given, said):
     assert all(exists(folder(cfg, name)) for name in (*CHAIN, *TAIL))
 
 
+@ANYWHERE
 def test_replay_takes_failed_rows_out_and_what_they_lead_to_is_not_done(run):
     cfg, *rest = run()
     fail(cfg, "responses", "engine_killed")

@@ -23,7 +23,6 @@ from tests.support import code_in, selfalign_here
 ROOT = Path(__file__).parents[2]
 SRUN = """#!/usr/bin/env bash
 # The command once on each of so many nodes.
-echo "$*" >> "$STAND_INS/steps"
 nodes=1
 while [[ $1 == --* ]]; do
     case $1 in --nodes=*) nodes=${1#*=} ;; esac
@@ -81,7 +80,7 @@ def test_a_job_whose_time_is_over_goes_back_to_the_queue_and_on(ray_local, job, 
     runs = tmp_path / "runs"
     seeds = f"start.rows={runs}/alone/stages/sample/rows/*.parquet"
     given += ["start.stage=concepts", seeds, f"runs_root={runs}", "name=queued"]
-    given += ["stages.cache=null", "stages.rows_per_shard=1", "engine.rows_per_block=1"]
+    given += ["stages.cache=null", "engine.rows_per_block=1"]
     shards = runs / "queued" / "stages" / "responses" / "rows"
     log = tmp_path / "job.log"
 
