@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ray.data import Dataset
 
 from selfalign_ray.keys import KEY, ROW_ID, Keys, among, keys_of, repeated
-from selfalign_ray.places import Place, dataset_at, shards_of
+from selfalign_ray.places import Place, batches_at, dataset_at, shards_of
 from selfalign_ray.shards import sound_shards, take_out
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def done_files(folder: Place, stage: str) -> Done:
     whole, half = _files(folder)
     if len(half):
         _take_unknown(shards, stage, lambda ids: among(keys_of(ids), half), PLACE_ID)
-    return Done(whole, dataset_at(folder).count_rows() if shards else 0)
+    return Done(whole, dataset_at(folder).count_rows(cache_metadata=False) if shards else 0)
 
 
 def check_rows(folder: Place, stage: str, coming: Keys, above: Place | None) -> None:
@@ -174,12 +174,10 @@ def _take_unknown(
 def _columns(folder: Place, columns: list[str], *, kept: bool = False) -> Iterator[pa.RecordBatch]:
     if not shards_of(folder):
         return
-    rows = dataset_at(folder)
-    names = [name for name in columns if name in rows.schema.names]
+    there = dataset_at(folder).schema.names
+    names = [name for name in columns if name in there]
     chosen = pc.field("drop_reason").is_null() if kept else None
-    yield from rows.to_batches(
-        columns=names, filter=chosen, batch_readahead=2, fragment_readahead=1
-    )
+    yield from batches_at(folder, names, chosen)
 
 
 def _sorted_keys(batches: Iterable[pa.RecordBatch]) -> Keys:

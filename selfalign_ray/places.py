@@ -14,7 +14,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -24,6 +24,8 @@ from upath import UPath
 from selfalign_ray.errors import UserError
 
 if TYPE_CHECKING:  # a second of work, and the settings are read before any row is
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.dataset as pads
     import pyarrow.parquet as pq
 
@@ -120,6 +122,30 @@ def dataset_at(folder: Place) -> pads.Dataset:
 
     where, system = at(folder)
     return pads.dataset(where, format="parquet", filesystem=system)
+
+
+def batches_at(
+    folder: Place,
+    columns: Sequence[str],
+    chosen: pc.Expression | None = None,
+    rows: int = 131_072,
+) -> Iterator[pa.RecordBatch]:
+    """The rows in a folder's Parquet files, in memory that does not grow with their number.
+
+    Args:
+        folder: of the files.
+        columns: all of which there are.
+        chosen: of the rows; None: all.
+        rows: that a batch has at most.
+    """
+    yield from dataset_at(folder).to_batches(
+        columns=list(columns),
+        filter=chosen,
+        batch_size=rows,
+        batch_readahead=2,
+        fragment_readahead=1,
+        cache_metadata=False,  # 130 KB a shard
+    )
 
 
 def parquet(path: Place) -> pq.ParquetFile:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from ray.data.expressions import col
 from selfalign_ray.config import RunConfig
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import HOP_NAMES
-from selfalign_ray.places import Place, at, dataset_at, make, remove, shards_of, stored
+from selfalign_ray.places import Place, at, batches_at, make, remove, shards_of, stored
 from selfalign_ray.shards import ShardSink, write_table
 from selfalign_ray.watch.metrics import ROWS
 from selfalign_ray.watch.tally import count
@@ -214,16 +214,12 @@ def fingerprint_of(settings: Any) -> str:
 def count_by_reason(folder: Place) -> dict[str, int]:
     """Rows of a saved stage for each drop_reason, most first after `kept`."""
     reasons: dict[str, int] = {KEPT: 0}
-    for batch in _batches(folder, "drop_reason"):
+    for batch in batches_at(folder, ["drop_reason"]):
         for pair in pc.value_counts(batch.column("drop_reason")).to_pylist():
             reason = pair["values"] or KEPT
             reasons[reason] = reasons.get(reason, 0) + pair["counts"]
     first, *others = reasons.items()
     return dict([first, *sorted(others, key=lambda item: (-item[1], item[0]))])
-
-
-def _batches(folder: Place, *columns: str) -> Iterator[pa.RecordBatch]:
-    yield from dataset_at(folder).to_batches(columns=list(columns))
 
 
 def conformed(block: pa.Table, *, schema: pa.Schema, stage: str) -> pa.Table:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
@@ -92,6 +95,28 @@ def test_files_and_folders_are_found_copied_and_removed(root):
     assert shards_of(one) == [one / "two.parquet"]
     remove(one)
     assert not exists(one)
+
+
+def test_memory_does_not_grow_with_the_number_of_shards(tmp_path):
+    names = [f"column_{n}" for n in range(100)]
+    pq.write_table(pa.table({name: ["text"] for name in names}), tmp_path / "0000.parquet")
+    read = """
+import resource, sys
+from pathlib import Path
+from selfalign_ray.places import batches_at
+rows = lambda: sum(b.num_rows for b in batches_at(Path(sys.argv[1]), ["column_0"]))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+assert rows() == 1
+before = peak()
+for n in range(1, 1000):
+    (Path(sys.argv[1]) / f"{n:04}.parquet").hardlink_to(Path(sys.argv[1]) / "0000.parquet")
+assert rows() == 1000
+print(peak() - before)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", read, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert int(ended.stdout) < 40, "MB; 130 where Arrow keeps the footer of each"
 
 
 def test_copies_go_from_folder_to_store_and_back(tmp_path, store):

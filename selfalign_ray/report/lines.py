@@ -14,6 +14,8 @@ from typing import IO, Any, Self
 
 Key = tuple[str, int]
 
+_ROW_BYTES = 256  # that Python takes for a row besides its line: a key, two tuples, a place
+
 
 class SortedLines:
     """Collects rows with their keys; leaving the `with` block writes the file in key order.
@@ -36,7 +38,7 @@ class SortedLines:
     def add(self, key: Key, row: Mapping[str, Any]) -> None:
         line = json_line(row)
         self._rows.append((key, line))
-        self._bytes += len(line)
+        self._bytes += len(line) + _ROW_BYTES
         self.written += 1
         if self._bytes >= self._memory_bytes:
             self._spill()

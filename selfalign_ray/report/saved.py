@@ -9,9 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
-from selfalign_ray.places import Place, dataset_at
+from selfalign_ray.places import Place, batches_at, dataset_at
 from selfalign_ray.stage import Saved
 
 Row = dict[str, Any]
@@ -30,7 +29,7 @@ class SavedStage:
 
     @property
     def columns(self) -> list[str]:
-        return list(self._dataset().schema.names)
+        return list(dataset_at(self.rows).schema.names)
 
     def batches(self, columns: Sequence[str], *, dropped: bool | None = None) -> Iterator[pa.Table]:
         """The rows, a batch at a time, in no order that means anything.
@@ -39,27 +38,17 @@ class SavedStage:
             columns: of which those that the stage does not have are null.
             dropped: only the dropped rows, only the kept ones, or all.
         """
-        here = self._dataset()
-        found = [name for name in columns if name in here.schema.names]
+        there = self.columns
+        found = [name for name in columns if name in there]
         reason = pc.field("drop_reason")
         chosen = {None: None, True: reason.is_valid(), False: reason.is_null()}[dropped]
-        batches = here.to_batches(
-            columns=found,
-            filter=chosen,
-            batch_size=self.rows_per_batch,
-            batch_readahead=2,
-            fragment_readahead=1,
-        )
-        for batch in batches:
+        for batch in batches_at(self.rows, found, chosen, self.rows_per_batch):
             if batch.num_rows:
                 table = pa.table(batch)
                 for name in columns:
                     if name not in found:
                         table = table.append_column(name, pa.nulls(batch.num_rows))
                 yield table.select(list(columns))
-
-    def _dataset(self) -> pads.Dataset:
-        return dataset_at(self.rows)
 
 
 def chain(

@@ -1,5 +1,6 @@
 import json
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def test_any_text_comes_back(text: str) -> None:
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(st.lists(st.tuples(KEYS, ANY_TEXT)), st.integers(1, 200))
+@given(st.lists(st.tuples(KEYS, ANY_TEXT)), st.integers(1, 2000))
 def test_order_does_not_depend_on_memory(
     rows: list[tuple[tuple[str, int], str]], memory: int
 ) -> None:
@@ -38,6 +39,19 @@ def test_order_does_not_depend_on_memory(
         assert keys == sorted(keys)
         assert len(keys) == len(rows)
         assert [file.name for file in Path(folder).iterdir()] == ["out.jsonl"]
+
+
+def test_memory_is_bounded_however_short_the_lines(tmp_path: Path) -> None:
+    bound = 2**20
+    tracemalloc.start()
+    try:
+        with SortedLines(tmp_path / "out.jsonl", bound) as lines:
+            for n in range(50_000):
+                lines.add((f"{n:064}", 0), {})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * bound, "lines of three bytes would be 150 KB, and 12 MB in memory"
 
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
