@@ -57,6 +57,8 @@ def main() -> None:
         if codes[-1] == EXIT_INTERRUPTED:
             sys.exit(EXIT_INTERRUPTED)  # past the jobs of a sweep that would come now
 
+    # argparse takes overrides before -m or after it, and not both.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     # Else Hydra prints a traceback for whatever it does not know, a folder that cannot be made
     # among it, before we can say what to do.
     os.environ["HYDRA_FULL_ERROR"] = "1"
