@@ -73,7 +73,7 @@ class Point:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         points = points_of(options.overrides, is_sweep=options.multirun)
         environment = runtime_env(options.install, options.env)

@@ -45,6 +45,7 @@ def client(*jobs):
         (["runs_root=/x", "run_seed=1,2"], "run_seed"),
         (["runs_root=/x", "name"], "name"),
         (["-m", "runs_root=/x", "run_seed=1,many"], "run_seed=many"),
+        (["runs_root=/x", "-m", "run_seed=1,many"], "run_seed=many"),
         (["runs_root=/x", "--env", "SELFALIGN_NOT_SET"], "--env: SELFALIGN_NOT_SET is not set"),
     ],
 )
