@@ -110,7 +110,10 @@ class RunConfig:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if any(not part or part.startswith(".") for part in self.name.split("/")):
-            yield "name", f"must be a folder's below runs_root, such as first; got {self.name!r}"
+            yield (
+                "name",
+                f"must be a folder below runs_root, no part with a dot first; got {self.name!r}",
+            )
         if self.finalize and self.replay.errors:
             yield "finalize", "asks no engine; leave replay.errors out, or let the run go on"
         if self.plan.rows is None:

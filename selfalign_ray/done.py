@@ -174,10 +174,8 @@ def _take_unknown(
 def _columns(folder: Place, columns: list[str], *, kept: bool = False) -> Iterator[pa.RecordBatch]:
     if not shards_of(folder):
         return
-    there = dataset_at(folder).schema.names
-    names = [name for name in columns if name in there]
     chosen = pc.field("drop_reason").is_null() if kept else None
-    yield from batches_at(folder, names, chosen)
+    yield from batches_at(folder, columns, chosen)
 
 
 def _sorted_keys(batches: Iterable[pa.RecordBatch]) -> Keys:

@@ -134,12 +134,14 @@ def batches_at(
 
     Args:
         folder: of the files.
-        columns: all of which there are.
+        columns: those that the files lack are left out.
         chosen: of the rows; None: all.
         rows: that a batch has at most.
     """
-    yield from dataset_at(folder).to_batches(
-        columns=list(columns),
+    files = dataset_at(folder)
+    there = files.schema.names
+    yield from files.to_batches(
+        columns=[name for name in columns if name in there],
         filter=chosen,
         batch_size=rows,
         batch_readahead=2,

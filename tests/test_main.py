@@ -31,8 +31,8 @@ from tests.support import SELFALIGN, code_in, selfalign, selfalign_here
         (["source=folder"], "source.path"),
         (["recipe.hops.responses.shots=99"], "recipe.hops.responses.shots: 99 asked for"),
         (["runs_root=/proc/nowhere", "engine=standin"], "/proc/nowhere"),
-        (["name="], "name: must be a folder's below runs_root, such as first; got ''"),
-        (["name=a/../../b"], "name: must be a folder's below runs_root"),
+        (["name="], "name: must be a folder below runs_root, no part with a dot first; got ''"),
+        (["name=a/../../b"], "name: must be a folder below runs_root"),
     ],
 )
 def test_a_mistake_is_told_in_a_line_with_its_key(tmp_path, overrides, said):

@@ -116,7 +116,7 @@ print(peak() - before)
     ended = subprocess.run(
         [sys.executable, "-c", read, tmp_path], capture_output=True, text=True, check=True
     )
-    assert int(ended.stdout) < 40, "MB; 130 where Arrow keeps the footer of each"
+    assert int(ended.stdout) < 40, "MB; 149 where Arrow keeps the footer of each"
 
 
 def test_copies_go_from_folder_to_store_and_back(tmp_path, store):

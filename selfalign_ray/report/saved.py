@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfalign_ray.places import Place, batches_at, dataset_at
+from selfalign_ray.places import Place, batches_at
 from selfalign_ray.stage import Saved
 
 Row = dict[str, Any]
@@ -27,10 +27,6 @@ class SavedStage:
     rows_per_batch: int
     gives_dataset: bool  # whether its kept rows are the data set
 
-    @property
-    def columns(self) -> list[str]:
-        return list(dataset_at(self.rows).schema.names)
-
     def batches(self, columns: Sequence[str], *, dropped: bool | None = None) -> Iterator[pa.Table]:
         """The rows, a batch at a time, in no order that means anything.
 
@@ -38,15 +34,13 @@ class SavedStage:
             columns: of which those that the stage does not have are null.
             dropped: only the dropped rows, only the kept ones, or all.
         """
-        there = self.columns
-        found = [name for name in columns if name in there]
         reason = pc.field("drop_reason")
         chosen = {None: None, True: reason.is_valid(), False: reason.is_null()}[dropped]
-        for batch in batches_at(self.rows, found, chosen, self.rows_per_batch):
+        for batch in batches_at(self.rows, columns, chosen, self.rows_per_batch):
             if batch.num_rows:
                 table = pa.table(batch)
                 for name in columns:
-                    if name not in found:
+                    if name not in batch.schema.names:
                         table = table.append_column(name, pa.nulls(batch.num_rows))
                 yield table.select(list(columns))
 
