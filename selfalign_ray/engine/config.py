@@ -42,7 +42,7 @@ _USED_BY = {
     "retry_seconds": ("openai",),
 }
 _NEEDED = {
-    "vllm": ("max_num_seqs", "gpu_memory_utilization", "prefix_caching", "cpu_kv_cache_gb"),
+    "vllm": ("gpu_memory_utilization", "prefix_caching", "cpu_kv_cache_gb"),
     "openai": ("requests_per_url", "request_seconds", "request_attempts", "retry_seconds"),
     "transformers": ("max_num_seqs",),
     "standin": (),
@@ -61,7 +61,7 @@ class EngineConfig:
     resources: list[str] = setting(decides=False)  # noqa: RUF009  custom ones that a node must have
     rows_in_flight: int = setting(ge=1, decides=False)  # per engine, each at any of its hops
     rows_per_block: int = setting(ge=1, decides=False)  # 1 to 4 on one machine, 32 on a cluster
-    max_num_seqs: int | None = setting(ge=1, decides=False)  # samples that decode at once
+    max_num_seqs: int | None = setting(ge=1, decides=False)  # samples at once; null: vLLM's own
     gpu_memory_utilization: float | None = setting(gt=0, le=1, decides=False)  # share of each GPU
     prefix_caching: bool | None = setting(decides=False)  # prompts share what they begin with
     cpu_kv_cache_gb: float | None = setting(gt=0, decides=False)  # where the device is cpu

@@ -60,10 +60,12 @@ def check_model(engine: EngineConfig, model: ModelConfig) -> None:
         from selfalign_ray.engine.served import check_servers
 
         check_servers(engine, model)
-    if engine.kind == "vllm" and model.quantization is not None:
-        from selfalign_ray.engine.vllm import check_quantization
+    if engine.kind == "vllm":
+        from selfalign_ray.engine.vllm import check_load_format, check_quantization
 
-        check_quantization(model.quantization)
+        check_load_format(model.load_format)
+        if model.quantization is not None:
+            check_quantization(model.quantization)
     lora_path(model)
     with tempfile.TemporaryDirectory(prefix="selfalign-") as folder:
         path = _check_weights(model, config_dir(model, Path(folder)))

@@ -20,6 +20,7 @@ from selfalign_ray.engine.base import EngineDiedError, Generation, Prompt, Promp
 log = logging.getLogger(__name__)
 
 _LOOKS = 10  # of the watchdog in the time that makes an engine dead
+_LOOK_SECONDS = 1.0  # between two of them at most
 _CLOSE_SECONDS = 30.0  # for the last step; its thread ends with the process all the same
 
 
@@ -33,6 +34,7 @@ class Stepper:
         step: Callable[[], Iterable[tuple[str, Generation | PromptRefusedError]]],
         kill: Callable[[], None],
         hang_seconds: float,
+        is_alive: Callable[[], bool] = lambda: True,
     ) -> None:
         """Starts both threads.
 
@@ -43,9 +45,10 @@ class Stepper:
             kill: ends what the engine computes with; called once, by either thread, where the
                 engine died, before anybody is told: the process may end as soon as one is.
             hang_seconds: that may pass without progress while a prompt waits.
+            is_alive: whether what the engine computes with is there; called by the watchdog.
         """
         self._admit, self._step, self._kill = admit, step, kill
-        self._hang_seconds = hang_seconds
+        self._hang_seconds, self._is_alive = hang_seconds, is_alive
         self._inbox: queue.SimpleQueue[tuple[str, Prompt, list[int]] | None] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()  # of the three below
@@ -119,7 +122,11 @@ class Stepper:
             future.set_result(outcome)
 
     def _watch(self) -> None:
-        while not self._ended.wait(self._hang_seconds / _LOOKS):
+        while not self._ended.wait(min(self._hang_seconds / _LOOKS, _LOOK_SECONDS)):
+            if not self._is_alive():
+                log.error("the engine died: its processes are gone")
+                self._end("its processes are gone", kill=True)
+                return
             with self._lock:
                 waiting = len(self._futures)
                 silent = time.monotonic() - self._progress

@@ -17,7 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from selfalign_ray.engine.base import Generation, Prompt, PromptRefusedError, Text
+from selfalign_ray.engine.base import (
+    EngineDiedError,
+    Generation,
+    Prompt,
+    PromptRefusedError,
+    Text,
+)
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.reaper import reap_after_death
 from selfalign_ray.engine.stepper import Stepper
@@ -50,8 +56,13 @@ class VllmEngine:
         self._lora = _lora_request(lora)
         self._can_score = lora is None or device == "cuda"
         self._scored: dict[str, tuple[str, int]] = {}  # by request: the text, its first token
+        self._cached: dict[str, int] = {}  # by request: what its first sample found in the cache
         self._stepper = Stepper(
-            admit=self._admit, step=self._step, kill=_kill_core, hang_seconds=engine.hang_seconds
+            admit=self._admit,
+            step=self._step,
+            kill=_kill_core,
+            hang_seconds=engine.hang_seconds,
+            is_alive=self._has_core,
         )
 
     async def generate(self, prompt: Prompt) -> Generation:
@@ -65,11 +76,26 @@ class VllmEngine:
         self._stepper.close()
         self._engine.engine_core.shutdown()
 
-    def _step(self) -> Iterator[tuple[str, Generation]]:
+    def _has_core(self) -> bool:
+        """Whether vLLM's core is there; a step waits for ever for one that was killed."""
+        resources = getattr(self._engine.engine_core, "resources", None)  # none in this process
+        return resources is None or not resources.engine_dead
+
+    def _step(self) -> Iterator[tuple[str, Generation | PromptRefusedError]]:
         for output in self._engine.step():
             if output.finished:
-                scored = self._scored.pop(output.request_id, None)
-                yield output.request_id, _scored(output, *scored) if scored else _generation(output)
+                yield output.request_id, self._outcome(output)
+
+    def _outcome(self, output: Any) -> Generation | PromptRefusedError:
+        scored = self._scored.pop(output.request_id, None)
+        cached = self._cached.pop(output.request_id, output.num_cached_tokens or 0)
+        reasons = {sample.finish_reason for sample in output.outputs}
+        if "abort" in reasons:
+            # Nobody here aborts: a core that is told to end gives back what it has not finished.
+            raise EngineDiedError("vLLM's core was ended")
+        if "error" in reasons:
+            return PromptRefusedError("vLLM failed on it")
+        return _scored(output, cached, *scored) if scored else _generation(output, cached)
 
     def _admit(self, request_id: str, prompt: Prompt, token_ids: list[int]) -> None:
         from vllm import SamplingParams
@@ -105,6 +131,10 @@ class VllmEngine:
             self._stepper.progressed()
             before = self._figures.get("generated_tokens", 0)
             self._figures = self._figures | {"generated_tokens": before + written}
+        for sample in iteration.finished_requests if iteration is not None else ():
+            # The other samples of a prompt find all that the first one has just computed.
+            least = self._cached.get(sample.request_id, sample.num_cached_tokens)
+            self._cached[sample.request_id] = min(least, sample.num_cached_tokens)
         if scheduler is None:
             return
         was, prefix = self._figures, scheduler.prefix_cache_stats
@@ -115,6 +145,21 @@ class VllmEngine:
             "prefix_cache_queries": was.get("prefix_cache_queries", 0) + prefix.queries,
             "prefix_cache_hits": was.get("prefix_cache_hits", 0) + prefix.hits,
         }
+
+
+def check_load_format(name: str) -> None:
+    """Finds out whether what reads a format is there; as `check_quantization`.
+
+    Raises:
+        UserError: it is not.
+    """
+    if name != "runai_streamer" or importlib.util.find_spec("vllm") is None:
+        return
+    if importlib.util.find_spec("runai_model_streamer") is None:
+        raise UserError(
+            "model.load_format: runai_streamer needs `pip install 'vllm[runai]'` on every node; "
+            "auto copies the weights once a node"
+        )
 
 
 def check_quantization(name: str) -> None:
@@ -138,6 +183,7 @@ def check_quantization(name: str) -> None:
 
 def _load(args: dict[str, Any], record: Any) -> Any:
     from vllm import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
     from vllm.v1.metrics.loggers import StatLoggerBase
 
@@ -152,7 +198,11 @@ def _load(args: dict[str, Any], record: Any) -> Any:
     with _errors_of_the_core() as errors:
         try:
             # v1's LLMEngine steps in one thread; everything else reaches it through the stepper.
-            return LLMEngine.from_engine_args(EngineArgs(**args), stat_loggers=[Record])
+            return LLMEngine.from_engine_args(
+                EngineArgs(**args),
+                usage_context=UsageContext.LLM_CLASS,  # defaults for much work at once
+                stat_loggers=[Record],
+            )
         except Exception as error:
             said = f"{error}\n{errors.read_text()}"
             _kill_core()
@@ -202,23 +252,23 @@ def _lora_request(lora: str | None) -> Any:
     return LoRARequest("adapter", 1, lora)
 
 
-def _generation(output: Any) -> Generation:
+def _generation(output: Any, cached: int) -> Generation:
     samples = sorted(output.outputs, key=lambda sample: sample.index)
     return Generation(
         texts=[
             Text(
                 text=sample.text,
-                finish_reason=sample.finish_reason or "error",
+                finish_reason=sample.finish_reason,
                 output_tokens=len(sample.token_ids),
             )
             for sample in samples
         ],
         prompt_tokens=len(output.prompt_token_ids or ()),
-        cached_tokens=output.num_cached_tokens or 0,
+        cached_tokens=cached,
     )
 
 
-def _scored(output: Any, text: str, first: int) -> Generation:
+def _scored(output: Any, cached: int, text: str, first: int) -> Generation:
     token_ids = output.prompt_token_ids
     places = range(first, len(token_ids))
     logprob = sum(output.prompt_logprobs[place][token_ids[place]].logprob for place in places)
@@ -226,5 +276,5 @@ def _scored(output: Any, text: str, first: int) -> Generation:
     return Generation(
         texts=[scored],
         prompt_tokens=len(token_ids),
-        cached_tokens=output.num_cached_tokens or 0,
+        cached_tokens=cached,
     )

@@ -22,8 +22,12 @@ def worker_environment(engine: EngineConfig, device: str) -> dict[str, str]:
     own libgomp is loaded first, as vLLM's CPU build asks for.
     """
     common = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-    if device == "cuda" or engine.kind != "vllm":
+    if engine.kind != "vllm":
         return common
+    if device == "cuda":
+        # FlashInfer's sampler is compiled at the first start, for which it wants nvcc and ninja;
+        # and it serves no request that has a seed, as all of ours have.
+        return common | {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
     cores = sorted(os.sched_getaffinity(0))
     threads = engine.cpu_threads or len(cores)
     # One engine has the machine, so its threads stay on their cores; several share them.

@@ -34,8 +34,9 @@ def model_path(model: ModelConfig) -> str:
     if model.id == EMBEDDED:
         return str(embedded_model_dir())
     if is_store(model.id):
-        streams = model.load_format == "runai_streamer"
-        return model.id if streams else str(_copied(model.id, "model.id"))
+        if model.load_format == "runai_streamer":
+            return _STORE.sub(lambda found: f"{found[1].replace('gcs', 'gs')}://", model.id)
+        return str(_copied(model.id, "model.id"))
     path = Path(model.id).expanduser()
     return str(path) if path.is_dir() else model.id
 

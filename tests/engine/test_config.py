@@ -25,7 +25,10 @@ from selfalign_ray.settings import deciding
             r"engine\.base_urls: must hold no password",
         ),
         (["engine=openai", "engine.requests_per_url=null"], r"engine\.requests_per_url: must be"),
-        (["engine.max_num_seqs=null"], r"engine\.max_num_seqs: must be given"),
+        (
+            ["engine=transformers", "engine.max_num_seqs=null"],
+            r"engine\.max_num_seqs: must be given",
+        ),
         (["engine.hang_seconds=0"], r"engine\.hang_seconds: must be greater"),
     ],
 )

@@ -85,6 +85,24 @@ def test_a_step_that_does_not_return_kills_the_engine():
     forever.set()
 
 
+def test_an_engine_whose_processes_are_gone_is_dead_before_it_hangs():
+    gone, forever = threading.Event(), threading.Event()
+    fake = Fake()
+    fake.stepper.close()
+    fake.stepper = Stepper(
+        admit=fake.admit,
+        step=forever.wait,
+        kill=fake.kill,
+        hang_seconds=60.0,
+        is_alive=lambda: not gone.is_set(),
+    )
+    threading.Timer(0.1, gone.set).start()
+    made = fake.run(prompt())
+    assert [(type(one), str(one)) for one in made] == [(EngineDiedError, "its processes are gone")]
+    assert fake.killed == 1
+    forever.set()
+
+
 def test_steps_that_finish_nothing_kill_the_engine():
     def nothing():
         time.sleep(0.01)

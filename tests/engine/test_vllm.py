@@ -18,7 +18,12 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from selfalign_ray.engine.embedded import embedded_model_dir
-from selfalign_ray.engine.vllm import _generation, _kill_core, check_quantization
+from selfalign_ray.engine.vllm import (
+    _generation,
+    _kill_core,
+    check_load_format,
+    check_quantization,
+)
 from selfalign_ray.engine.vllm_mistakes import mistake
 from selfalign_ray.engine.vllm_settings import engine_args, worker_environment
 from selfalign_ray.errors import UserError
@@ -40,6 +45,8 @@ def test_a_gpu_s_core_has_a_process_and_its_own_batching(paper):
     environment = worker_environment(paper.engine, "cuda")
     args = engine_args(paper.model, "some/model", paper.engine, "cuda")
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in environment
+    assert environment["VLLM_USE_FLASHINFER_SAMPLER"] == "0", "no nvcc is needed"
+    assert args["max_num_seqs"] is None, "as many as vLLM finds fit the GPU"
     assert args["gpu_memory_utilization"] == 0.9
     assert args["enforce_eager"] is False
     assert args["dtype"] == "bfloat16"
@@ -118,6 +125,12 @@ def test_a_method_of_quantisation_that_this_vllm_lacks_is_named():
         check_quantization("fp9")
 
 
+def test_a_format_whose_reader_is_not_installed_is_named():
+    check_load_format("auto")
+    with pytest.raises(UserError, match=r"model\.load_format: runai_streamer needs `pip install"):
+        check_load_format("runai_streamer")
+
+
 @pytest.mark.parametrize(
     ("said", "key"),
     [
@@ -172,20 +185,19 @@ def test_samples_come_back_in_their_order_with_what_they_cost():
     output = SimpleNamespace(
         outputs=[sample(1, "b", "length"), sample(0, "a", "stop")],
         prompt_token_ids=[1, 2, 3],
-        num_cached_tokens=None,
     )
-    made = _generation(output)
+    made = _generation(output, cached=2)
     assert [(t.text, t.finish_reason, t.output_tokens) for t in made.texts] == [
         ("a", "stop", 0),
         ("b", "length", 1),
     ]
-    assert (made.prompt_tokens, made.cached_tokens) == (3, 0)
+    assert (made.prompt_tokens, made.cached_tokens) == (3, 2)
 
 
 # An engine is opened in a process of its own, as an actor is: with its environment from the start.
 # All of them are forks of one process that has imported vLLM, which takes ten seconds.
 CODE = """
-import asyncio, json, os, sys
+import asyncio, json, multiprocessing, os, sys, time
 from hydra import compose, initialize_config_dir
 from vllm.v1.engine.llm_engine import LLMEngine
 from selfalign_ray.config import conf_dir, register_schemas, typed
@@ -194,12 +206,35 @@ from selfalign_ray.engine.open import open_engine
 from selfalign_ray.errors import UserError
 
 
-def made_by_engine(overrides):
+def opened(overrides):
     register_schemas()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = typed(compose("run", overrides=["run_dir=/nowhere", *overrides]))
+    return open_engine(cfg.engine, cfg.model, device="cpu", recipe=cfg.recipe, examples=[])
+
+
+def killed_core(overrides, signal):
+    engine = opened(overrides)
+    (core,) = multiprocessing.active_children()
+    sampling = Sampling(temperature=0.8, top_p=1.0, n=2, max_tokens=400, stop=())
+    prompt = Prompt(row={}, hop="h", text="a", prefix="", sampling=sampling, seed=1, priority=0)
+
+    async def run():
+        asked = [asyncio.create_task(engine.generate(prompt)) for _ in range(2)]
+        while not engine.stats().get("generated_tokens"):
+            await asyncio.sleep(0.05)
+        began = time.monotonic()
+        os.kill(core.pid, signal)
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        return done, time.monotonic() - began
+
+    done, seconds = asyncio.run(run())
+    return {"made": [type(one).__name__ for one in done], "seconds": seconds}
+
+
+def made_by_engine(overrides):
     try:
-        engine = open_engine(cfg.engine, cfg.model, device="cpu", recipe=cfg.recipe, examples=[])
+        engine = opened(overrides)
     except UserError as error:
         return {"user_error": str(error)}
     sampling = Sampling(temperature=0.8, top_p=0.95, n=2, max_tokens=12, stop=())
@@ -219,6 +254,11 @@ def made_by_engine(overrides):
         return await asyncio.gather(*asked, return_exceptions=True)
 
     made = asyncio.run(run())
+    long = Prompt(
+        row={}, hop="h", text="A long list: " + "one, two, " * 40, prefix="", sampling=sampling,
+        seed=1, priority=0,
+    )
+    cached = [asyncio.run(engine.generate(long)).cached_tokens for _ in range(2)]
     stats = engine.stats()
     engine.close()
     return {
@@ -228,38 +268,48 @@ def made_by_engine(overrides):
         ],
         "ids": [len(ids), *engine._tokens.encode(text + " and round", " red and round")],
         "prompt": engine._tokens.tokenizer.decode(ids),
+        "cached": cached,
         "stats": stats,
     }
 
 
 if __name__ == "__main__":
-    for environment, overrides in json.loads(sys.argv[1]):
+    for environment, overrides, *signals in json.loads(sys.argv[1]):
         child = os.fork()
         if child == 0:
             os.environ.update(environment)
-            print("MADE", json.dumps(made_by_engine(overrides)), flush=True)
+            made = killed_core(overrides, *signals) if signals else made_by_engine(overrides)
+            print("MADE", json.dumps(made), flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             sys.exit(f"died: {overrides}")
 """
+OWN_CORE = ["model.load_format=dummy", "model.max_model_len=512", "engine.cpu_kv_cache_gb=1"]
+SIGNALS = {"ended": [signal.SIGTERM], "killed": [signal.SIGKILL]}
 TOO_LONG = ["model.load_format=dummy", f"model.max_model_len={1 << 20}", "engine.cpu_kv_cache_gb=1"]
 
 
 @pytest.fixture(scope="module")
 def made(tiny_model, tmp_path_factory):
-    """What three engines made of some prompts, the last of which has no room for its cache."""
+    """What engines made of some prompts: one with no room for its cache, two that are killed."""
     lora = real_adapter(tmp_path_factory.mktemp("adapter") / "lora")
     wanted = {
         "plain": ["model.chat=true"],
         "tuned": ["model.chat=true", f"model.lora={lora}"],
         "too_long": [f"model.id={tiny_model}", *TOO_LONG],
+        "ended": [f"model.id={tiny_model}", *OWN_CORE],
+        "killed": [f"model.id={tiny_model}", *OWN_CORE],
     }
     environments = {
         name: worker_environment(config_in(tiny_model, *overrides).engine, "cpu")
         for name, overrides in wanted.items()
     }
-    environments["too_long"]["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
-    engines = [(environments[name], overrides) for name, overrides in wanted.items()]
+    for name in ("too_long", *SIGNALS):
+        environments[name]["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+    engines = [
+        (environments[name], overrides, *SIGNALS.get(name, ()))
+        for name, overrides in wanted.items()
+    ]
     done = subprocess.run(
         [sys.executable, "-c", CODE, json.dumps(engines)],
         env={**os.environ, **environments["plain"]},
@@ -318,6 +368,20 @@ def test_adapters_chats_and_seeds_reach_every_sample(made):
     assert plain["prompt"].endswith("It is<|im_end|>\n<|im_start|>assistant\n red"), (
         "the forced start stands in the model's own turn"
     )
+
+
+@pytest.mark.slow
+def test_what_the_first_of_several_samples_found_in_the_cache_counts(made):
+    cold, warm = made["plain"]["cached"]
+    assert cold == 0
+    assert warm > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", SIGNALS)
+def test_a_core_that_is_ended_from_outside_is_a_dead_engine_at_once(made, how):
+    assert made[how]["made"] == ["EngineDiedError"] * 2
+    assert made[how]["seconds"] < 60, "it waited for engine.hang_seconds"
 
 
 @pytest.mark.slow

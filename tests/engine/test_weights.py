@@ -170,6 +170,8 @@ def test_a_store_that_nobody_serves_is_named(store, model, monkeypatch):
 def test_streaming_reads_the_store_itself(store, model):
     mine = model("model.id=s3://bucket/models/mine", "model.load_format=runai_streamer")
     assert model_path(mine) == "s3://bucket/models/mine"
+    google = model("model.id=gcs://bucket/models/mine", "model.load_format=runai_streamer")
+    assert model_path(google) == "gs://bucket/models/mine", "vLLM knows it by this name alone"
     assert store.got == []
 
 
