@@ -48,11 +48,13 @@ def check_nodes(cfg: RunConfig, pools: Mapping[str, tuple[ModelConfig, EngineCon
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     lacks = [*_lacks("sandbox.resources", cfg.sandbox.resources, nodes)]
+    wanted: list[int] = []  # GPUs, an engine each
     for model, engine in pools.values():
         lacks += _lacks("engine.resources", engine.resources, nodes)
         if device_of(engine, sum(node.get("GPU", 0) for node in nodes), may_grow=True) == "cuda":
             gpus = model.tensor_parallel_size * model.pipeline_parallel_size
-            lacks += _lacking_gpus(gpus, engine.engines, nodes)
+            wanted += [gpus] * engine.engines
+    lacks += _lacking_gpus(wanted, len(pools), nodes)
     engines = [engine for _, engine in pools.values()]
     lacks += _lacking_cpus(engines, nodes, may_grow=cfg.cluster.autoscaling)
     if not lacks:
@@ -76,19 +78,30 @@ def _lacks(key: str, resources: Sequence[str], nodes: list[dict[str, float]]) ->
     ]
 
 
-def _lacking_gpus(gpus: int, engines: int, nodes: list[dict[str, float]]) -> list[str]:
-    most = max((node.get("GPU", 0) for node in nodes), default=0)
+def _lacking_gpus(wanted: list[int], pools: int, nodes: list[dict[str, float]]) -> list[str]:
+    """What keeps the engines of all pools, which run side by side, from their GPUs."""
+    if not wanted:
+        return []
+    free = [node.get("GPU", 0) for node in nodes]
+    most = max(free, default=0)
     if not most:
         return ["engine.device: cuda, but the Ray cluster has no GPU; set it to auto or cpu"]
-    if most < gpus:
+    if most < max(wanted):
         return [
-            f"model.tensor_parallel_size: an engine takes {gpus} GPUs of one node; the most that a "
-            f"node of the cluster has is {most:g}"
+            f"model.tensor_parallel_size: an engine takes {max(wanted)} GPUs of one node; the most "
+            f"that a node of the cluster has is {most:g}"
         ]
-    room = sum(node.get("GPU", 0) // gpus for node in nodes)
-    if room < engines:
-        return [f"engine.engines: {engines} of {gpus} GPUs each; the cluster has room for {room:g}"]
-    return []
+    placed = 0
+    for gpus in sorted(wanted, reverse=True):
+        place = next((number for number, left in enumerate(free) if left >= gpus), None)
+        if place is not None:
+            free[place] -= gpus
+            placed += 1
+    if placed == len(wanted):
+        return []
+    takes = f"{max(wanted)} GPUs each" if len({*wanted}) == 1 else f"{sum(wanted)} GPUs together"
+    several = f" in {pools} pools" if pools > 1 else ""
+    return [f"engine.engines: {len(wanted)}{several} of {takes}; the cluster has room for {placed}"]
 
 
 def _lacking_cpus(

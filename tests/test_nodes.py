@@ -61,6 +61,18 @@ def test_an_engine_takes_its_gpus_of_one_node(run_config, cluster):
         check(run_config(*four, "engine.engines=2"))
 
 
+def test_the_engines_of_all_pools_have_gpus_at_the_same_time(run_config, cluster):
+    cfg = run_config("engine.device=cuda")
+    wide = run_config("engine.device=cuda", "model.tensor_parallel_size=2")
+    three = dict.fromkeys(("one", "two"), (cfg.model, cfg.engine))
+    three["wide"] = (wide.model, wide.engine)
+    cluster({"CPU": 8, "GPU": 3})
+    with pytest.raises(UserError, match=r"3 in 3 pools of 4 GPUs together; .* room for 2"):
+        nodes.check_nodes(cfg, three)
+    cluster({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2})
+    nodes.check_nodes(cfg, three)
+
+
 def test_engines_without_a_gpu_ask_for_none(run_config, cluster):
     cluster({"CPU": 4})
     check(run_config())

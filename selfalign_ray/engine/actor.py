@@ -143,8 +143,8 @@ class EngineActor:
                 tokens += more
 
 
-# By Opening.key: the actors by name, alive as long as their handles here.
-_running: dict[str, dict[str, Any]] = {}
+# By Opening.key: the opening, and the actors by name, alive as long as their handles here.
+_running: dict[str, tuple[Opening, dict[str, Any]]] = {}
 
 
 def engines_for(opening: Opening) -> list[str]:
@@ -158,10 +158,9 @@ def engines_for(opening: Opening) -> list[str]:
     """
     if opening.key not in _running:
         names = [f"engine-{opening.key}-{number}" for number in range(opening.most)]
-        _running[opening.key] = {
-            name: _start(opening, name, number) for number, name in enumerate(names)
-        }
-    engines = _running[opening.key]
+        actors = {name: _start(opening, name, number) for number, name in enumerate(names)}
+        _running[opening.key] = opening, actors
+    _, engines = _running[opening.key]
     try:
         _wait(list(engines.values()), opening)
     except BaseException:
@@ -173,7 +172,7 @@ def engines_for(opening: Opening) -> list[str]:
 def stop_engines(*, but: Collection[str] = ()) -> None:
     """Ends the engines that run, but those with these keys, and frees what they hold."""
     for key in [key for key in _running if key not in but]:
-        for engine in _running.pop(key).values():
+        for engine in _running.pop(key)[1].values():
             ray.kill(engine)
 
 
@@ -223,7 +222,12 @@ def _wait(engines: Sequence[Any], opening: Opening) -> None:
 
 def _has_place(opening: Opening, missing: int) -> bool:
     """Whether the engines that are not ready load, rather than wait for a machine."""
-    return missing == 0 or places(ray.nodes(), opening.gpus) >= opening.engine.engines
+    if missing == 0 or not opening.gpus:
+        return True
+    # An engine of another pool holds its GPUs for as long as it may be asked.
+    others = sum(one.engine.engines * one.gpus for one, _ in _running.values() if one != opening)
+    room = places(ray.nodes(), opening.gpus) - others / opening.gpus
+    return room >= opening.engine.engines
 
 
 def places(nodes: Sequence[dict[str, Any]], gpus: int) -> float:
