@@ -6,8 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -40,12 +39,10 @@ def template(key: str, source: str, fields: Sequence[str]) -> Template:
     return made
 
 
-def to_score(
-    text: str, scored: str, *, stage: str, row: Mapping[str, Any], seed: int, priority: int
-) -> Prompt:
+def to_score(text: str, scored: str, *, stage: str, seed: int, priority: int) -> Prompt:
     """What asks an engine how likely `scored` is after `text`."""
     return Prompt(
-        row=dict(row),
+        row={},
         hop=stage,
         text=text,
         prefix="",

@@ -102,7 +102,6 @@ async def judged(
             to_score,
             question.about(row["seed"]),
             stage=NAME,
-            row=row,
             seed=keyed_int(48, run_seed, NAME, str(row["seed_id"])),
             priority=_PRIORITY,
         )

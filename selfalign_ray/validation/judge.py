@@ -90,7 +90,7 @@ class Questions:
         guessed = self._guess.render(**fields)
         texts = [(asked, YES), (asked, NO), (guessed, str(row["instruction"]))]
         # After the responses: the deepest.
-        make = partial(to_score, stage="judge", row=row, seed=seed, priority=-len(HOP_NAMES))
+        make = partial(to_score, stage="judge", seed=seed, priority=-len(HOP_NAMES))
         return [make(text, scored) for text, scored in texts]
 
     def _shot(self, pair: tuple[Example, Example]) -> str:
