@@ -1,6 +1,7 @@
 # Makes .venv ready, or finds that it is. For the scripts beside it, which source this file from
-# the project's folder. No root, no account, no compiler; pip's own settings (index, extra indexes,
-# find-links, certificate) are used, so that a package mirror set up for pip serves here too.
+# the project's folder. No root, no account, and but on a GPU no compiler; pip's own settings (index,
+# extra indexes, find-links, certificate) are used, so that a package mirror set up for pip serves
+# here too.
 
 find_python() { # prints a Python 3.11 to 3.13 with venv
     local candidate
@@ -25,6 +26,19 @@ install_torch() {
         "${UV[@]}" --default-index https://download.pytorch.org/whl/cpu "$torch"
 }
 
+# On a GPU vLLM's kernels are compiled by Triton, which wants a C compiler and Python's headers.
+look_for_compiler() {
+    local headers
+    headers=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    if ! command -v "${CC:-gcc}" >/dev/null && ! command -v clang >/dev/null; then
+        echo "selfalign: vLLM needs a C compiler on a GPU; install one" \
+            "(Debian, Ubuntu: apt install gcc)" >&2
+    elif [ ! -e "$headers/Python.h" ]; then
+        echo "selfalign: vLLM needs $headers/Python.h on a GPU; install it" \
+            "(Debian, Ubuntu: apt install python3-dev)" >&2
+    fi
+}
+
 set_up() {
     local kind=cpu requirements stamp python
     if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then kind=gpu; fi
@@ -45,4 +59,5 @@ set_up() {
         echo "$stamp $PWD" >.venv/ready
     fi
     .venv/bin/python -m selfalign_ray.engine.embedded >/dev/null
+    if [ "$kind" = gpu ]; then look_for_compiler; fi
 }
