@@ -27,7 +27,7 @@ from selfalign_ray.hops.generate import generate, pool_of
 from selfalign_ray.keys import ROW_ID, Keys, keys_in, repeated
 from selfalign_ray.places import place_of, shards_of
 from selfalign_ray.spent import Meter, spent_before
-from selfalign_ray.stage import FORMAT, KEPT, Saved, Stage, count_by_reason, now
+from selfalign_ray.stage import FORMAT, KEPT, Inputs, Saved, Stage, count_by_reason, now
 from selfalign_ray.start import read_rows
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.interrupt import draining, is_stopping, unless_stopping
@@ -42,7 +42,8 @@ class Group:
     stages: Sequence[Stage]
     above: Saved | None  # None: a source, or rows made elsewhere
     fingerprint: str
-    source: str  # stands for the very rows that come in
+    source: str  # stands for the very rows that come in, and for the inputs
+    inputs: Inputs
 
     @property
     def last(self) -> Stage:
@@ -71,6 +72,7 @@ class Group:
             "stages": [stage.name for stage in self.stages],
             "fingerprint": self.fingerprint,
             "source": self.source,
+            "inputs": self.inputs,
             "above": above["id"] if above else None,
         }
 
@@ -117,6 +119,7 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
     with meter.running():
         # Without a row there is nothing to load an engine for.
         rows = None if left == 0 else _through(group, work, cfg)
+        said = {stage.name: stage.says(cfg) for stage in group.stages if stage.says}
         shard = rows_per_shard(group, cfg)
         with draining():
             counts = target.write(rows, last.gives, shard)
@@ -140,6 +143,7 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
             "started": started,
             "finished": now(),
             "figures": figures,
+            "said": said,
             "found_done": done,
             # Rows at work, and waiting for their shard or being written, when it was ended.
             "done_again_at_most": _at_most(shard, left) if before else 0,

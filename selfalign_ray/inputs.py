@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from selfalign_ray.engine.config import ModelConfig
 from selfalign_ray.seeds.config import TableSource
 from selfalign_ray.seeds.read import listed_files
 from selfalign_ray.seeds.sources.storage import list_files, open_storage
+from selfalign_ray.stage import Inputs, Stage
 from selfalign_ray.start import files_at
 
 
@@ -33,11 +34,19 @@ def state_of_source(cfg: RunConfig) -> str:
     return digest_of(_state(file.location) for file in listed_files(cfg.source))
 
 
-def state_of_models(models: Iterable[ModelConfig]) -> str | None:
-    """The same of weights and adapters in local folders, as far as their first level."""
-    named = {name for model in models for name in (model.id, model.lora) if name}
-    folders = [Path(name) for name in sorted(named) if Path(name).is_dir()]
-    return digest_of(_state(path) for folder in folders for path in folder.iterdir())
+def states_of_model(model: ModelConfig) -> Inputs:
+    """The same of weights and adapter, each where it is a folder here, to its first level."""
+    folders = {name: Path(name).expanduser() for name in (model.id, model.lora) if name}
+    return {
+        name: digest_of(_state(path) for path in folder.iterdir())
+        for name, folder in folders.items()
+        if folder.is_dir()
+    }
+
+
+def inputs_of(stages: Sequence[Stage], cfg: RunConfig) -> Inputs:
+    """What the stages read from outside besides their first rows, as it is now."""
+    return {name: state for stage in stages for name, state in stage.inputs(cfg).items()}
 
 
 def digest_of(states: Iterable[Any]) -> str:

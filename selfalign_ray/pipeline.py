@@ -10,13 +10,16 @@ from typing import Any
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
+from selfalign_ray.decontamination.benchmarks import states_of_benchmarks
 from selfalign_ray.decontamination.decontamination import (
+    benchmarks_said,
     decontamination,
     final_decontamination,
 )
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.generate import generate, generate_again, pool_of
 from selfalign_ray.hops.shots import read_examples
+from selfalign_ray.inputs import states_of_model
 from selfalign_ray.seeds.docstring_judge import docstring_judge
 from selfalign_ray.seeds.functions import functions
 from selfalign_ray.seeds.near_duplicates import near_duplicates
@@ -32,7 +35,7 @@ from selfalign_ray.selection.duplicates import duplicates
 from selfalign_ray.selection.novelty import novelty
 from selfalign_ray.selection.sanitise import sanitise
 from selfalign_ray.settings import deciding
-from selfalign_ray.stage import Stage, fingerprint_of
+from selfalign_ray.stage import Inputs, Stage, fingerprint_of
 from selfalign_ray.validation.cross_execution import cross_execution
 from selfalign_ray.validation.execution import execution
 from selfalign_ray.validation.judge import judge, shots_of
@@ -64,14 +67,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: c.seeds.near_duplicates,
             whole=True,
         ),
-        _stage(
-            "decontamination",
-            decontamination,
-            schemas.SEED,
-            ("seed",),
-            lambda c: c.decontamination,
-            saves=True,
-        ),
+        _decontamination("decontamination", decontamination, schemas.SEED, ("seed",), saves=True),
         _stage("sample", sample, schemas.SEED, ("seed",), lambda c: c.seeds.sample, whole=True),
         *([_docstring_judge()] if cfg.seeds.docstring_judge.enabled else []),
         # Hops of one model: seed -> concepts -> instruction [-> tests] -> n responses.
@@ -109,12 +105,11 @@ def stages(cfg: RunConfig) -> list[Stage]:
             whole=True,
             saves=False,
         ),
-        _stage(
+        _decontamination(
             "final_decontamination",
             final_decontamination,
             schemas.SELECTED,
             ("final_instruction", "response", "code"),
-            lambda c: c.decontamination,
         ),
         _stage(
             "duplicates",
@@ -196,6 +191,15 @@ def _stage(
     )
 
 
+def _decontamination(
+    name: str, run: Any, gives: Any, needs: tuple[str, ...], *, saves: bool = False
+) -> Stage:
+    stage = _stage(name, run, gives, needs, lambda c: c.decontamination, saves=saves)
+    return dataclasses.replace(
+        stage, inputs=lambda c: states_of_benchmarks(c.decontamination), says=benchmarks_said
+    )
+
+
 def _optional(cfg: RunConfig, name: str, run: Any, needs: tuple[str, ...]) -> list[Stage]:
     """A stage of selection that is there where its section is enabled: it would copy every row."""
     if not getattr(cfg.selection, name).enabled:
@@ -216,9 +220,14 @@ def _hop(name: str, needs: tuple[str, ...], *, saves: bool = False) -> Stage:
         gives=schemas.HOPS,
         needs=needs,
         decides=lambda cfg: _decides_hop(cfg, name),
+        inputs=lambda cfg: _weights(cfg, name),
         saves=saves,
         hop=name,
     )
+
+
+def _weights(cfg: RunConfig, hop: str) -> Inputs:
+    return states_of_model(pool_of(cfg, hop)[1])
 
 
 def _decides_hop(cfg: RunConfig, name: str) -> Any:
@@ -249,7 +258,7 @@ def _judge() -> Stage:
 
     needs = ("instruction", "samples", "verdicts", "metrics")
     stage = _stage("judge", judge, schemas.CHECKED, needs, decides, saves=True)
-    return dataclasses.replace(stage, hop="judge")
+    return dataclasses.replace(stage, inputs=lambda cfg: _weights(cfg, "judge"), hop="judge")
 
 
 def _docstring_judge() -> Stage:
@@ -257,7 +266,8 @@ def _docstring_judge() -> Stage:
         return [cfg.seeds.docstring_judge, *pool_of(cfg, "docstring_judge")[1:]]
 
     stage = _stage("docstring_judge", docstring_judge, schemas.SEED, ("seed",), decides, saves=True)
-    return dataclasses.replace(stage, hop="docstring_judge")
+    name = "docstring_judge"
+    return dataclasses.replace(stage, inputs=lambda cfg: _weights(cfg, name), hop=name)
 
 
 def _checks(cfg: RunConfig) -> list[Stage]:

@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 from selfalign_ray.cache import Cache, entry_name
 from selfalign_ray.config import RunConfig
 from selfalign_ray.group import Group, goes_on
-from selfalign_ray.hops.generate import pool_of
-from selfalign_ray.inputs import state_of_models, state_of_source
+from selfalign_ray.inputs import inputs_of, state_of_source
 from selfalign_ray.places import exists, remove, shards_of
 from selfalign_ray.shards import sound_shards, take_out
 from selfalign_ray.stage import MANIFEST, Saved, Stage, count_by_reason, fingerprint_of
@@ -54,13 +53,13 @@ def group_of(
     begun = Saved(Path(cfg.run_dir), name).begun()
     known = begun is not None and begun["fingerprint"] == prints[name] and goes_on(stages)
     manifest = above.manifest() if above else None
+    inputs = inputs_of(stages, cfg)
     if begun is not None and known and manifest is None:
         source = str(begun["source"])  # of which its first rows are
     else:
-        models = [pool_of(cfg, stage.hop)[1] for stage in stages if stage.hop]
         came_from = manifest["id"] if manifest else state_of_source(cfg)
-        source = fingerprint_of([came_from, state_of_models(models) if models else None])
-    return Group(stages=stages, above=above, fingerprint=prints[name], source=source)
+        source = fingerprint_of([came_from, inputs])
+    return Group(stages=stages, above=above, fingerprint=prints[name], source=source, inputs=inputs)
 
 
 def settle(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig, cache: Cache) -> None:

@@ -7,10 +7,6 @@ from pathlib import Path
 from selfalign_ray.cache import Cache
 from selfalign_ray.config import RunConfig
 from selfalign_ray.decontamination.benchmarks import read_benchmarks
-from selfalign_ray.decontamination.decontamination import (
-    BENCHMARKS,
-    record_benchmarks,
-)
 from selfalign_ray.engine.actor import stop_engines
 from selfalign_ray.errors import StoppedError
 from selfalign_ray.group import check_begun, run_group, take_as_is
@@ -101,7 +97,4 @@ def _found(
     for saved in [*done, *take_from_cache(table, prints, cfg, cache, last)]:
         last = saved
         display.reused(saved.name, (saved.manifest() or {})["rows"])
-    looked = any(stage.name.endswith("decontamination") for stage in table)
-    if looked and not (Path(cfg.run_dir) / BENCHMARKS).exists():
-        record_benchmarks(cfg)  # the stage may be from the cache, and the record is the run's
     return last

@@ -38,12 +38,18 @@ log = logging.getLogger(__name__)
 KEPT = "kept"
 FORMAT = 1  # of what a stage leaves on disk
 BEGUN, SPENT, MANIFEST = "begun.json", "spent.json", "manifest.json"
+# By a name for people, the state of what a stage reads from outside; None: it is not there.
+Inputs = dict[str, str | None]
 # Other than the stages' own, so that Ray does not fuse writing with them: the rows of a whole file
 # would be one task's, from the first stage of the group on.
 _WRITE_CPUS = 0.5
 # Their rows leave actors, which count them, in small blocks. To bring those into their schema is
 # part of the writing: else Ray would have a task for each.
 _IN_ACTORS = (*HOP_NAMES, "docstring_judge", "execution", "strength", "cross_execution", "judge")
+
+
+def _nothing(_: RunConfig) -> Inputs:
+    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,8 @@ class Stage:
     gives: pa.Schema  # of the rows after it
     needs: tuple[str, ...]  # columns without which it cannot begin
     decides: Callable[[RunConfig], Any]  # the settings that decide its rows, less run_seed
+    inputs: Callable[[RunConfig], Inputs] = _nothing  # what else decides them, as it is now
+    says: Callable[[RunConfig], Any] | None = None  # what its manifest tells of them
     saves: bool = False  # else it is fused into the next that does
     hop: str | None = None  # of the recipe, whose engines it asks
     whole: bool = False  # it sees all rows at once, or makes more of one: redone from its start

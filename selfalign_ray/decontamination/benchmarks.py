@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import gzip
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -86,6 +87,28 @@ def read_benchmarks(cfg: DecontaminationConfig) -> tuple[list[Text], list[State]
     return texts, states
 
 
+def states_of_benchmarks(cfg: DecontaminationConfig) -> dict[str, str | None]:
+    """A digest of the files of each benchmark that is on; None for one that cannot be had."""
+    return {
+        f"benchmark {name}": _digest(benchmark)
+        for name, benchmark in cfg.benchmarks.items()
+        if benchmark.enabled
+    }
+
+
+def _digest(benchmark: BenchmarkConfig) -> str | None:
+    whole = hashlib.sha256()
+    try:
+        folder, _ = _folder(benchmark)
+        for path in _files(benchmark, folder):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            whole.update(repr((path.relative_to(folder).as_posix(), content)).encode())
+    except (_UnreadableError, OSError):
+        return None
+    return whole.hexdigest()[:32]
+
+
 def _must_be_allowed(name: str, benchmark: BenchmarkConfig, detail: str) -> None:
     key = f"decontamination.benchmarks.{name}"
     if not benchmark.allow_missing:
@@ -138,21 +161,25 @@ def _downloaded(hub: str, benchmark: BenchmarkConfig) -> tuple[Path, str | None]
 
 
 def _texts(name: str, benchmark: BenchmarkConfig, folder: Path) -> Iterator[Text]:
-    paths = sorted({path for pattern in benchmark.files for path in folder.glob(pattern)})
-    if not paths:
-        raise _UnreadableError(f"no file in {folder} fits {', '.join(benchmark.files)}")
     parts = {
         "prompt": benchmark.prompts,
         "solution": benchmark.solutions,
         "test": benchmark.tests,
     }
-    rows = ((path, row) for path in paths for row in _rows(path))
+    rows = ((path, row) for path in _files(benchmark, folder) for row in _rows(path))
     for number, (path, row) in enumerate(rows):
         item = _item(row, benchmark.item, number)
         for part, columns in parts.items():
             for column in columns:
                 for text in cell_texts(row, column, path):
                     yield Text(name, item, part, text)
+
+
+def _files(benchmark: BenchmarkConfig, folder: Path) -> list[Path]:
+    paths = sorted({path for pattern in benchmark.files for path in folder.glob(pattern)})
+    if not paths:
+        raise _UnreadableError(f"no file in {folder} fits {', '.join(benchmark.files)}")
+    return paths
 
 
 def _item(row: Row, column: str, number: int) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools as ft
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -14,12 +14,13 @@ from ray.data import Dataset
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
-from selfalign_ray.decontamination.benchmarks import read_benchmarks
+from selfalign_ray.decontamination.benchmarks import read_benchmarks, states_of_benchmarks
 from selfalign_ray.decontamination.config import DecontaminationConfig
 from selfalign_ray.decontamination.index import Content, Hit, Index, build_index, find
-from selfalign_ray.stage import write_whole
+from selfalign_ray.settings import deciding
+from selfalign_ray.stage import fingerprint_of, read_record, write_record
 
-BENCHMARKS = "benchmarks.json"  # in the run_dir: which were checked, and which were not
+BENCHMARKS = "benchmarks.json"  # in the run_dir: which the last stage to look has checked
 _ROWS_AT_ONCE = 500  # whose tokens are in memory together
 REASON = "benchmark_text"
 
@@ -58,24 +59,45 @@ def final_decontamination(ds: Dataset, cfg: RunConfig) -> Dataset:
     return _decontaminated(ds, cfg, ("final_instruction", "response", "code", "tests"), "code")
 
 
-def record_benchmarks(cfg: RunConfig) -> Index:
+def benchmarks_said(cfg: RunConfig) -> dict[str, Any]:
+    """Which benchmarks a stage that has just begun is checked against, and which not.
+
+    Raises:
+        UserError: a benchmark cannot be read.
+    """
+    said = read_record(Path(cfg.run_dir) / BENCHMARKS)
+    if said is None or said.get("of") != _of(cfg):  # the stage has no row left to look at
+        _record_benchmarks(cfg)
+        said = read_record(Path(cfg.run_dir) / BENCHMARKS)
+    assert said is not None
+    return {name: said[name] for name in ("benchmarks", "solutions_not_sought")}
+
+
+def _of(cfg: RunConfig) -> str:
+    settings = cfg.decontamination
+    return fingerprint_of([deciding(settings), states_of_benchmarks(settings)])
+
+
+def _record_benchmarks(cfg: RunConfig) -> Index:
     """Reads the benchmarks, and leaves in the run_dir which were checked and which were not.
 
     Raises:
         UserError: a benchmark cannot be read.
     """
+    of = _of(cfg)
     found, states = read_benchmarks(cfg.decontamination)
     index = build_index(found, cfg.decontamination)
     said = {
+        "of": of,
         "benchmarks": [dataclasses.asdict(state) for state in states],
         "solutions_not_sought": index.trivial,
     }
-    write_whole(Path(cfg.run_dir) / BENCHMARKS, json.dumps(said, indent=2) + "\n")
+    write_record(Path(cfg.run_dir) / BENCHMARKS, said)
     return index
 
 
 def _decontaminated(ds: Dataset, cfg: RunConfig, texts: Sequence[str], code: str) -> Dataset:
-    index = record_benchmarks(cfg)
+    index = _record_benchmarks(cfg)
     judge = ft.partial(
         _judged, index=ray.put(index), cfg=cfg.decontamination, texts=texts, code=code
     )

@@ -89,8 +89,11 @@ def facts_of(
         "choose": cfg.selection.choose.by,
         "benchmarks": [
             {name: each[name] for name in ("benchmark", "state", "revision", "items")}
-            for each in (contamination.benchmarks if contamination else ())
-        ],
+            | {"stage": None if each["stages"] == contamination.stages else each["stages"][0]}
+            for each in contamination.benchmarks
+        ]
+        if contamination
+        else [],
         "files": funnel.files,
         "files_dropped": [[*why, number] for why, number in funnel.files_dropped.items()],
         "files_with_functions": funnel.files_with_functions if funnel.files is not None else None,
@@ -308,7 +311,7 @@ def _benchmarks(facts: Facts) -> str:
     rows = [
         (
             each["benchmark"],
-            each["state"],
+            f"{each['state']}, {stage} alone" if (stage := each.get("stage")) else each["state"],
             each["revision"],
             each["items"] if each["state"] == CHECKED else None,
         )

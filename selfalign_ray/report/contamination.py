@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ _SHOWN = 20  # hits, and as many near misses
 class Contamination:
     """What the report says of benchmarks."""
 
-    benchmarks: list[Row]  # as in benchmarks.json
+    benchmarks: list[Row]  # as `State`, each with the stages of which it is so
     not_sought: int  # solutions
     stages: list[str]  # that looked for them
     rows: Counter[tuple[str, str, bool]]  # rows by stage, benchmark and whether a near miss
@@ -34,7 +34,7 @@ def take_contamination(run_dir: Path, stages: Sequence[SavedStage]) -> Contamina
     looked = [name for name in STAGES if holding(stages, name)]
     if not looked:
         return None
-    said = json.loads((run_dir / BENCHMARKS).read_text())
+    said = {name: _said(run_dir, stages, name) for name in looked}
     rows: Counter[tuple[str, str, bool]] = Counter()
     shown: dict[bool, list[Row]] = {False: [], True: []}
     for stage in looked:
@@ -45,12 +45,36 @@ def take_contamination(run_dir: Path, stages: Sequence[SavedStage]) -> Contamina
         for kind, found in shown.items():
             shown[kind] = sorted(found, key=_rank)[:_SHOWN]
     return Contamination(
-        benchmarks=said["benchmarks"],
-        not_sought=said["solutions_not_sought"],
+        benchmarks=_benchmarks(said),
+        not_sought=max(each["solutions_not_sought"] for each in said.values()),
         stages=looked,
         rows=rows,
         hits=[*shown[False], *shown[True]],
     )
+
+
+def _said(run_dir: Path, stages: Sequence[SavedStage], name: str) -> Row:
+    """What a stage was checked against, which may be another run's, of another day."""
+    stage = holding(stages, name)
+    assert stage is not None
+    said: Row | None = stage.manifest.get("said", {}).get(name)
+    return said or dict(json.loads((run_dir / BENCHMARKS).read_text()))
+
+
+def _benchmarks(said: Mapping[str, Row]) -> list[Row]:
+    """The states of each benchmark: one where all stages found it alike."""
+    found: list[Row] = []
+    for stage, each in said.items():
+        for state in each["benchmarks"]:
+            same = next(
+                (row for row in found if row | {"stages": 0} == state | {"stages": 0}), None
+            )
+            if same is None:
+                found.append(state | {"stages": [stage]})
+            else:
+                same["stages"].append(stage)
+    names = [row["benchmark"] for row in found]
+    return sorted(found, key=lambda row: names.index(row["benchmark"]))
 
 
 def hit_lines(stages: Sequence[SavedStage]) -> Iterator[Row] | None:
@@ -74,7 +98,9 @@ def as_markdown(found: Contamination | None) -> str:
             each["revision"],
             each["items"] if each["state"] == CHECKED else None,
             *(
-                found.rows[stage, each["benchmark"], near] if each["state"] == CHECKED else None
+                found.rows[stage, each["benchmark"], near]
+                if each["state"] == CHECKED and stage in each["stages"]
+                else None
                 for stage in found.stages
                 for near in (False, True)
             ),
@@ -105,7 +131,8 @@ def as_markdown(found: Contamination | None) -> str:
 
 def _unchecked(found: Contamination) -> str:
     others = [
-        f"{cell(each['benchmark'])} ({cell(each['detail'] or each['state'])})"
+        f"{cell(each['benchmark'])} ({cell(each['detail'] or each['state'])}"
+        f"{'' if each['stages'] == found.stages else ', in ' + each['stages'][0]})"
         for each in found.benchmarks
         if each["state"] != CHECKED
     ]

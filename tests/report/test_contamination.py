@@ -68,6 +68,24 @@ def test_every_hit_is_a_line(write_run: Callable[..., Path]) -> None:
     assert lines[1]["path"] == "pkg/file_0.py"
 
 
+def test_each_stage_stands_for_what_it_was_checked_against(write_run: Callable[..., Path]) -> None:
+    run_dir = run_with_hits(write_run)
+    (run_dir / "benchmarks.json").unlink()
+    seen = {
+        "decontamination": [state("humaneval", "checked"), state("apps", "missing", "gone")],
+        "final_decontamination": [state("humaneval", "checked"), state("apps", "checked")],
+    }
+    for name, folder in (("decontamination", "decontamination"), (*seen, "duplicates")[1:]):
+        path = run_dir / "stages" / folder / "manifest.json"
+        said = {"benchmarks": seen[name], "solutions_not_sought": 3}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"said": {name: said}}))
+    text = as_markdown(take_contamination(run_dir, chain(run_dir, STAGES, 2)))
+    assert "**Not checked: apps (gone, in decontamination).**" in text
+    assert "| humaneval | checked | 1 | 164 | 1 | 1 | 1 | 0 |" in text
+    assert "| apps | missing | 1 |  |  |  |  |  |" in text
+    assert "| apps | checked | 1 | 164 |  |  | 0 | 0 |" in text
+
+
 def test_a_run_without_the_stages_says_nothing(write_run: Callable[..., Path]) -> None:
     run_dir = write_run()
     assert as_markdown(take_contamination(run_dir, chain(run_dir, TABLE, 2))) == ""
