@@ -16,6 +16,8 @@ from selfalign_ray.seeds.sources.storage import list_files, open_storage
 from selfalign_ray.stage import Inputs, Stage
 from selfalign_ray.start import files_at
 
+PATH = "source.path"
+
 
 def state_of_source(cfg: RunConfig) -> str:
     """A digest of the names, sizes and times of the files that the first rows come from.
@@ -42,6 +44,11 @@ def states_of_model(model: ModelConfig) -> Inputs:
         for name, folder in folders.items()
         if folder.is_dir()
     }
+
+
+def states_of_tables(cfg: RunConfig) -> Inputs:
+    """The path of the source's tables: on a hub that of a commit, where it is `pinned`."""
+    return {PATH: cfg.source.path} if isinstance(cfg.source, TableSource) else {}
 
 
 def inputs_of(stages: Sequence[Stage], cfg: RunConfig) -> Inputs:

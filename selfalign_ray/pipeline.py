@@ -19,7 +19,7 @@ from selfalign_ray.decontamination.decontamination import (
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.generate import generate, generate_again, pool_of
 from selfalign_ray.hops.shots import read_examples
-from selfalign_ray.inputs import states_of_model
+from selfalign_ray.inputs import states_of_model, states_of_tables
 from selfalign_ray.seeds.docstring_judge import docstring_judge
 from selfalign_ray.seeds.functions import functions
 from selfalign_ray.seeds.near_duplicates import near_duplicates
@@ -47,7 +47,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
     """Every stage in order; each gets the rows that the last saved one above it kept."""
     return [
         # Seeds: open-source files -> good functions. CPU only.
-        _stage("read", read, schemas.FILE, (), lambda c: [c.source, c.seeds.read]),
+        _read(),
         _stage("functions", functions, schemas.SEED, ("content",), lambda c: c.seeds.functions),
         _stage("quality", quality, schemas.SEED, ("seed",), lambda c: c.seeds.quality, saves=True),
         _stage(
@@ -189,6 +189,11 @@ def _stage(
         saves=whole if saves is None else saves,
         whole=whole,
     )
+
+
+def _read() -> Stage:
+    stage = _stage("read", read, schemas.FILE, (), lambda c: [c.source, c.seeds.read])
+    return dataclasses.replace(stage, inputs=states_of_tables)
 
 
 def _decontamination(

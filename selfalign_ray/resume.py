@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,10 @@ import pyarrow.compute as pc
 from selfalign_ray.cache import Cache, entry_name
 from selfalign_ray.config import RunConfig
 from selfalign_ray.group import Group, goes_on
-from selfalign_ray.inputs import inputs_of, state_of_source
+from selfalign_ray.inputs import PATH, inputs_of, state_of_source
 from selfalign_ray.places import exists, remove, shards_of
+from selfalign_ray.seeds.config import TableSource
+from selfalign_ray.seeds.sources.storage import at_commit
 from selfalign_ray.shards import sound_shards, take_out
 from selfalign_ray.stage import MANIFEST, Saved, Stage, count_by_reason, fingerprint_of
 from selfalign_ray.withdrawn import withdrawn_of
@@ -60,6 +63,21 @@ def group_of(
         came_from = manifest["id"] if manifest else state_of_source(cfg)
         source = fingerprint_of([came_from, inputs])
     return Group(stages=stages, above=above, fingerprint=prints[name], source=source, inputs=inputs)
+
+
+def pinned(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig) -> RunConfig:
+    """The settings with the source at the commit of the run's first rows, or at the newest.
+
+    Raises:
+        UserError: the hub cannot be asked, or another version of this package was here before.
+    """
+    source = cfg.source
+    if table[0].name != "read" or not isinstance(source, TableSource):
+        return cfg
+    begun = [(stage.name, Saved(Path(cfg.run_dir), stage.name).begun()) for stage in table]
+    read = [b for name, b in begun if b and b["fingerprint"] == prints[name]]
+    paths = [b["inputs"][PATH] for b in read if PATH in b.get("inputs", {})]
+    return dataclasses.replace(cfg, source=at_commit(source, paths[0] if paths else None))
 
 
 def settle(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig, cache: Cache) -> None:

@@ -13,7 +13,15 @@ from selfalign_ray.group import check_begun, run_group, take_as_is
 from selfalign_ray.hops.generate import check_hop, opening_for
 from selfalign_ray.pipeline import fingerprints, selected
 from selfalign_ray.places import place_of
-from selfalign_ray.resume import group_of, groups_of, last_done, replay, settle, take_from_cache
+from selfalign_ray.resume import (
+    group_of,
+    groups_of,
+    last_done,
+    pinned,
+    replay,
+    settle,
+    take_from_cache,
+)
 from selfalign_ray.seeds.docstring_judge import check_docstring_judge
 from selfalign_ray.selection.diversity import check_diversity
 from selfalign_ray.stage import Saved, Stage
@@ -61,6 +69,7 @@ def run_stages(cfg: RunConfig, display: Display, *, keep_engines: bool = False) 
     """
     table = selected(cfg)
     prints = fingerprints(table, cfg)
+    cfg = pinned(table, prints, cfg)
     folder = place_of(cfg.stages.cache) if cfg.stages.cache else None
     cache = Cache(folder, Path(cfg.run_dir))
     last = _found(table, prints, cfg, cache, display)

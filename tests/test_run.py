@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
 
 from selfalign_ray import pipeline
+from selfalign_ray import run as run_module
+from selfalign_ray.errors import StoppedError
 from selfalign_ray.report.contamination import as_markdown, take_contamination
 from selfalign_ray.report.report import saved_stages
 from selfalign_ray.run import run_stages
+from selfalign_ray.seeds.sources import storage, tables
 from selfalign_ray.stage import Saved
 from selfalign_ray.watch.display import Display
 from tests.support import GOOD, code_in
@@ -84,3 +91,72 @@ def test_files_that_join_a_benchmark_are_sought_by_the_next_run(ray_local, confi
     run(config("second"))
     assert rows_of(config("second"), "decontamination") == {"kept": 2, "benchmark_text": 1}
     assert "| mbpp | checked |  | 2 | 1 |" in contamination_of(config("second"))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """`hub(commit)` pushes to the repository that hf://datasets/o/n stands for, a folder here."""
+    now = []
+
+    def push(commit):
+        folder = tmp_path / "hub" / f"datasets/o/n@{commit}" / "data"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"content": ["x = 1"]}), folder / "0.parquet")
+        now.append(commit)
+
+    def resolve_path(path):
+        revision = path.partition("@")[2].partition("/")[0] or None
+        rest = path.removeprefix("datasets/o/n").removeprefix(f"@{revision}").lstrip("/")
+        return SimpleNamespace(
+            repo_id="o/n", repo_type="dataset", revision=revision, path_in_repo=rest
+        )
+
+    (tmp_path / "hub").mkdir()
+    system = pafs.SubTreeFileSystem(str(tmp_path / "hub"), pafs.LocalFileSystem())
+    client = SimpleNamespace(
+        _strip_protocol=lambda path: path.removeprefix("hf://"),
+        resolve_path=resolve_path,
+        endpoint=None,
+        token=None,
+    )
+    monkeypatch.setattr(storage, "_system", lambda scheme, options: (system, client))
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.repo_info",
+        lambda *_, revision, **__: SimpleNamespace(sha=revision or now[-1]),
+    )
+    return push
+
+
+def begin_alone(group, cfg, display):
+    """Begins a group, and ends the run."""
+    Saved(Path(cfg.run_dir), group.last.name).begin(group.record(), anew=True)
+    found = [part for table in tables.parts(cfg.source, 1) for part in table.to_pylist()]
+    raise StoppedError(*{(part["dataset"], part["path"]) for part in found})
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ([], "hf://datasets/o/n/data/*.parquet@one"),
+        (["source.dataset=o/n"], "o/n@one"),
+        (["source.revision=v1"], "hf://datasets/o/n/data/*.parquet@v1"),
+    ],
+)
+def test_a_run_goes_on_at_the_commit_of_its_first_rows(
+    run_config, hub, monkeypatch, tmp_path, given, label
+):
+    monkeypatch.setattr(run_module, "run_group", begin_alone)
+    given = ["source=files", "stages.until=quality", *given]
+    given.append("source.path='hf://datasets/o/n/data/*.parquet'")
+
+    def read_by(name):
+        with pytest.raises(StoppedError) as stopped:
+            run(run_config(*given, f"run_dir='{tmp_path}/{name}'"))
+        return stopped.value.args
+
+    hub("one")
+    first = (label, "datasets/o/n@one/data/0.parquet")
+    assert read_by("r") == (first,)
+    hub("two")
+    assert read_by("r") == (first,)
+    assert read_by("other") == ((label.replace("@one", "@two"), first[1].replace("one", "two")),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools as ft
 import json
 import logging
@@ -117,6 +118,24 @@ def _opened(source: TableSource) -> Storage:
     if scheme == "hf":
         return patiently(lambda: _pinned(system, other, inside), source.retry)
     return Storage(system, inside, None)
+
+
+def at_commit(source: TableSource, path: str | None) -> TableSource:
+    """The source at a commit, where it lies on a hub; its rows record the same as without.
+
+    Args:
+        source: the settings.
+        path: one that this function gave before; None: at the commit of this moment.
+
+    Raises:
+        UserError: the hub cannot be asked.
+    """
+    if path is None:
+        storage = open_storage(source)
+        path = source.path if storage.revision is None else f"hf://{storage.path}"
+    if path == source.path:
+        return source
+    return dataclasses.replace(source, path=path, dataset=source.dataset or source.path)
 
 
 def _pinned(system: pafs.FileSystem, hub: Any, path: str) -> Storage:
