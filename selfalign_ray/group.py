@@ -43,7 +43,8 @@ class Group:
     above: Saved | None  # None: a source, or rows made elsewhere
     fingerprint: str
     source: str  # stands for the very rows that come in, and for the inputs
-    inputs: Inputs
+    inputs: Inputs  # as its first rows found them
+    making: str | None  # of its rows, as `making_of` gives it
 
     @property
     def last(self) -> Stage:
@@ -61,7 +62,7 @@ class Group:
 
     @property
     def asks_engines(self) -> bool:
-        return any(stage.hop for stage in self.stages)
+        return asks_engines(self.stages)
 
     def record(self) -> dict[str, Any]:
         """What its folder says from the first row on."""
@@ -74,7 +75,23 @@ class Group:
             "source": self.source,
             "inputs": self.inputs,
             "above": above["id"] if above else None,
+            "making": self.making,
+            "above_making": making_of(self.above),
         }
+
+
+def making_of(saved: Saved | None) -> str | None:
+    """What tells a stage's rows from others of the same ids; None: its ids say all of them.
+
+    Engines and sandboxes seldom give twice the same. It stays when the stage goes on.
+    """
+    begun = saved.begun() if saved else None
+    return begun.get("making") if begun else None
+
+
+def asks_engines(stages: Sequence[Stage]) -> bool:
+    """Whether a run of stages has a hop in it."""
+    return any(stage.hop for stage in stages)
 
 
 def goes_on(stages: Sequence[Stage]) -> bool:

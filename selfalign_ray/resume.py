@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfalign_ray import schemas
 from selfalign_ray.cache import Cache, entry_name
 from selfalign_ray.config import RunConfig
-from selfalign_ray.group import Group, goes_on
+from selfalign_ray.group import Group, asks_engines, goes_on, making_of
 from selfalign_ray.inputs import PATH, inputs_of, state_of_source
 from selfalign_ray.places import exists, remove, shards_of
 from selfalign_ray.seeds.config import TableSource
@@ -54,15 +56,59 @@ def group_of(
     """
     name = stages[-1].name
     begun = Saved(Path(cfg.run_dir), name).begun()
-    known = begun is not None and begun["fingerprint"] == prints[name] and goes_on(stages)
+    if begun is not None and (begun["fingerprint"] != prints[name] or not goes_on(stages)):
+        begun = None
     manifest = above.manifest() if above else None
-    inputs = inputs_of(stages, cfg)
-    if begun is not None and known and manifest is None:
-        source = str(begun["source"])  # of which its first rows are
+    if begun is not None:  # its inputs and its making are those of its first rows
+        inputs, making = begun.get("inputs", {}), begun.get("making")
+    else:
+        inputs = inputs_of(stages, cfg)
+        is_drawn = asks_engines(stages) or stages[-1].gives not in (schemas.FILE, schemas.SEED)
+        making = uuid.uuid4().hex if is_drawn else making_of(above)
+    if begun is not None and manifest is None:
+        source = str(begun["source"])
     else:
         came_from = manifest["id"] if manifest else state_of_source(cfg)
         source = fingerprint_of([came_from, inputs])
-    return Group(stages=stages, above=above, fingerprint=prints[name], source=source, inputs=inputs)
+    return Group(
+        stages=stages,
+        above=above,
+        fingerprint=prints[name],
+        source=source,
+        inputs=inputs,
+        making=making,
+    )
+
+
+def make_way(
+    stages: Sequence[Stage],
+    above: Saved | None,
+    prints: Mapping[str, str],
+    cfg: RunConfig,
+    cache: Cache,
+) -> None:
+    """Puts a stage away that would go on with other inputs than those of its first rows.
+
+    A state that cannot be seen, then or now, is no other one.
+    """
+    saved = Saved(Path(cfg.run_dir), stages[-1].name)
+    begun = saved.begun()
+    if begun is None or begun["fingerprint"] != prints[saved.name] or not goes_on(stages):
+        return
+    if cfg.finalize and asks_engines(stages):
+        return  # it gets no row
+    before, now = begun.get("inputs", {}), inputs_of(stages, cfg)
+    others = [name for name in before if name in now and before[name] != now[name]]
+    if begun.get("above_making") != making_of(above):
+        others.append("the rows above")
+    if others:
+        place = cache.put_away(saved)
+        log.warning(
+            "%s: changed since its first rows: %s; what it wrote before is in %s",
+            saved.name,
+            ", ".join(others),
+            place,
+        )
 
 
 def pinned(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig) -> RunConfig:
@@ -148,6 +194,7 @@ def take_from_cache(
         if not groups:
             return taken
         target = Saved(Path(cfg.run_dir), groups[0][-1].name)
+        make_way(groups[0], last, prints, cfg, cache)
         if exists(target.folder):  # its rows are this run's own
             return taken
         group = group_of(groups[0], last, prints, cfg)

@@ -17,6 +17,7 @@ from selfalign_ray.resume import (
     group_of,
     groups_of,
     last_done,
+    make_way,
     pinned,
     replay,
     settle,
@@ -83,6 +84,7 @@ def run_stages(cfg: RunConfig, display: Display, *, keep_engines: bool = False) 
     for number, members in enumerate(groups):
         if is_stopping():
             raise StoppedError(f"{members[-1].name} was not begun")
+        make_way(members, last, prints, cfg, cache)
         group = group_of(members, last, prints, cfg)
         if cfg.finalize and group.asks_engines:
             last = take_as_is(group, cfg, display)

@@ -1,9 +1,9 @@
 """A stage: one named step from a Dataset to a Dataset, and what it leaves on disk.
 
 `<run_dir>/stages/<name>/` holds `begun.json`, which is written first and says of which settings
-the rows are; `rows/`, shards (shards.py) with every row that the stage saw, the dropped ones with
-their reason; `spent.json` (spent.py); and `manifest.json`, which is written last: a folder without
-one is not whole.
+and inputs the rows are; `rows/`, shards (shards.py) with every row that the stage saw, the dropped
+ones with their reason; `spent.json` (spent.py); and `manifest.json`, which is written last: a
+folder without one is not whole.
 """
 
 from __future__ import annotations

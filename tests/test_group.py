@@ -182,6 +182,61 @@ def test_finalized_is_a_data_set_that_a_run_goes_on_from(cached, run_config, giv
     assert "PARTIAL" not in (Path(cfg.run_dir) / REPORT).read_text()
 
 
+@pytest.fixture
+def weights(tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("one")
+    return folder
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
+def test_rows_of_other_weights_are_not_gone_on_with(cached, run_config, given, weights):
+    given = [*given, "stages.until=responses", f"model.id='{weights}'"]
+    cfg = run_config(*given)
+    run(cfg)
+    before, first = rows_of(cfg, "responses"), saved(cfg, "responses").manifest()
+    shutil.rmtree(Path(cfg.stages.cache) / f"responses-{first['fingerprint']}-{first['source']}")
+    end(cfg, "responses", shards=2)
+    half = {path.name for path in saved(cfg, "responses").rows.iterdir()}
+    (weights / "model.safetensors").write_text("two, longer")
+    final = run_config(*given, "finalize=true")
+    run(final)  # of what is there, which needs no weights
+    assert {path.name for path in saved(final, "responses").rows.iterdir()} == half
+    run(cfg)
+    second = saved(cfg, "responses").manifest()
+    assert rows_of(cfg, "responses") == before
+    assert second["found_done"] == 0
+    assert second["source"] != first["source"]
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
+def test_samples_that_are_drawn_anew_are_judged_anew(cached, run_config, given):
+    cfg = run_config(*given, "stages.until=metrics", "stages.cache=null")
+    run(run_config(*given, "stages.until=metrics"))
+    before = {name: rows_of(cfg, name) for name in ("responses", "metrics")}
+    shutil.rmtree(saved(cfg, "responses").folder)
+    run(cfg)
+    assert {name: rows_of(cfg, name) for name in before} == before
+    assert saved(cfg, "metrics").manifest()["found_done"] == 0
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
+def test_seeds_that_are_found_anew_keep_their_samples(cached, run_config, given):
+    cfg = run_config(*given, "stages.until=metrics", "stages.cache=null")
+    run(run_config(*given, "stages.until=metrics"))
+    before = {name: rows_of(cfg, name) for name in ("responses", "metrics")}
+    for name in ("quality", "sample"):
+        shutil.rmtree(saved(cfg, name).folder)
+    run(cfg)
+    for name, rows in before.items():
+        assert rows_of(cfg, name) == rows
+        assert saved(cfg, name).manifest()["found_done"] == len(rows)
+
+
 @pytest.mark.ray
 def test_finalize_without_a_generated_row_says_so(ray_local, run_config, given):
     with pytest.raises(UserError, match="finalize: no row has been through the stage responses"):

@@ -93,6 +93,17 @@ def test_files_that_join_a_benchmark_are_sought_by_the_next_run(ray_local, confi
     assert "| mbpp | checked |  | 2 | 1 |" in contamination_of(config("second"))
 
 
+@pytest.mark.ray
+def test_a_stage_goes_on_with_the_benchmarks_of_its_first_rows_alone(ray_local, config, tmp_path):
+    cfg = config("first")
+    run(cfg)
+    Saved(tmp_path / "first", "decontamination").folder.joinpath("manifest.json").unlink()
+    add_item(tmp_path / "bench", "one", TAKEN)
+    run(cfg)
+    assert rows_of(cfg, "decontamination") == {"kept": 2, "benchmark_text": 1}
+    assert "| mbpp | checked |  | 1 | 1 |" in contamination_of(cfg)
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """`hub(commit)` pushes to the repository that hf://datasets/o/n stands for, a folder here."""
