@@ -48,7 +48,13 @@ def stages(cfg: RunConfig) -> list[Stage]:
     return [
         # Seeds: open-source files -> good functions. CPU only.
         _read(),
-        _stage("functions", functions, schemas.SEED, ("content",), lambda c: c.seeds.functions),
+        _stage(
+            "functions",
+            functions,
+            schemas.SEED,
+            ("content",),
+            lambda c: [c.seeds.functions, c.seeds.quality],  # whose rules it drops by
+        ),
         _stage("quality", quality, schemas.SEED, ("seed",), lambda c: c.seeds.quality, saves=True),
         _stage(
             "typecheck",

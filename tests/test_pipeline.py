@@ -203,6 +203,7 @@ def test_no_setting_that_decides_nothing_changes_a_fingerprint(config):
         ("run_seed=8", "read"),
         ("source.limit=3", "read"),
         ("seeds.functions.max_chars=99", "functions"),
+        ("seeds.quality.max_lines=99", "functions"),
         ("seeds.sample.limit=7", "sample"),
         ("model.revision=x", "concepts"),
         ("recipe.hops.instruction.shots=2", "instruction"),
