@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from selfalign_ray.config import RunConfig
-from selfalign_ray.engine.config import ModelConfig
 from selfalign_ray.seeds.config import TableSource
 from selfalign_ray.seeds.read import listed_files
 from selfalign_ray.seeds.sources.storage import list_files, open_storage
@@ -36,11 +35,14 @@ def state_of_source(cfg: RunConfig) -> str:
     return digest_of(_state(file.location) for file in listed_files(cfg.source))
 
 
-def states_of_model(model: ModelConfig) -> Inputs:
-    """The same of weights and adapter, each where it is a folder here, to its first level."""
-    folders = {name: Path(name).expanduser() for name in (model.id, model.lora) if name}
+def states_of_folders(names: Iterable[str | None]) -> Inputs:
+    """The same of weights: of the files in each of the names that is a folder here.
+
+    Less hidden files, which those leave there who fetch or lock the others.
+    """
+    folders = {name: Path(name).expanduser() for name in names if name}
     return {
-        name: digest_of(_state(path) for path in folder.iterdir())
+        name: digest_of(_state(path) for path in folder.iterdir() if path.name[0] != ".")
         for name, folder in folders.items()
         if folder.is_dir()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from selfalign_ray.decontamination.decontamination import (
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.generate import generate, generate_again, pool_of
 from selfalign_ray.hops.shots import read_examples
-from selfalign_ray.inputs import states_of_model, states_of_tables
+from selfalign_ray.inputs import states_of_folders, states_of_tables
 from selfalign_ray.seeds.docstring_judge import docstring_judge
 from selfalign_ray.seeds.functions import functions
 from selfalign_ray.seeds.near_duplicates import near_duplicates
@@ -35,7 +35,7 @@ from selfalign_ray.selection.duplicates import duplicates
 from selfalign_ray.selection.novelty import novelty
 from selfalign_ray.selection.sanitise import sanitise
 from selfalign_ray.settings import deciding
-from selfalign_ray.stage import Inputs, Stage, fingerprint_of
+from selfalign_ray.stage import Inputs, Stage, fingerprint_of, no_inputs
 from selfalign_ray.validation.cross_execution import cross_execution
 from selfalign_ray.validation.execution import execution
 from selfalign_ray.validation.judge import judge, shots_of
@@ -47,7 +47,14 @@ def stages(cfg: RunConfig) -> list[Stage]:
     """Every stage in order; each gets the rows that the last saved one above it kept."""
     return [
         # Seeds: open-source files -> good functions. CPU only.
-        _read(),
+        _stage(
+            "read",
+            read,
+            schemas.FILE,
+            (),
+            lambda c: [c.source, c.seeds.read],
+            inputs=states_of_tables,
+        ),
         _stage(
             "functions",
             functions,
@@ -126,7 +133,13 @@ def stages(cfg: RunConfig) -> list[Stage]:
             whole=True,
         ),
         *_optional(cfg, "novelty", novelty, ("instruction",)),
-        *_optional(cfg, "diversity", diversity, ("instruction",)),
+        *_optional(
+            cfg,
+            "diversity",
+            diversity,
+            ("instruction",),
+            lambda c: states_of_folders([c.selection.diversity.model]),
+        ),
         *_optional(cfg, "balance", balance, needed(cfg.selection.balance)),
     ]
 
@@ -183,6 +196,7 @@ def _stage(
     needs: tuple[str, ...],
     decides: Any,
     *,
+    inputs: Callable[[RunConfig], Inputs] = no_inputs,
     whole: bool = False,
     saves: bool | None = None,
 ) -> Stage:
@@ -192,31 +206,34 @@ def _stage(
         gives=gives,
         needs=needs,
         decides=decides,
+        inputs=inputs,
         saves=whole if saves is None else saves,
         whole=whole,
     )
 
 
-def _read() -> Stage:
-    stage = _stage("read", read, schemas.FILE, (), lambda c: [c.source, c.seeds.read])
-    return dataclasses.replace(stage, inputs=states_of_tables)
-
-
 def _decontamination(
     name: str, run: Any, gives: Any, needs: tuple[str, ...], *, saves: bool = False
 ) -> Stage:
-    stage = _stage(name, run, gives, needs, lambda c: c.decontamination, saves=saves)
-    return dataclasses.replace(
-        stage, inputs=lambda c: states_of_benchmarks(c.decontamination), says=benchmarks_said
-    )
+    def inputs(cfg: RunConfig) -> Inputs:
+        return states_of_benchmarks(cfg.decontamination)
+
+    stage = _stage(name, run, gives, needs, lambda c: c.decontamination, inputs=inputs, saves=saves)
+    return dataclasses.replace(stage, says=benchmarks_said)
 
 
-def _optional(cfg: RunConfig, name: str, run: Any, needs: tuple[str, ...]) -> list[Stage]:
+def _optional(
+    cfg: RunConfig,
+    name: str,
+    run: Any,
+    needs: tuple[str, ...],
+    inputs: Callable[[RunConfig], Inputs] = no_inputs,
+) -> list[Stage]:
     """A stage of selection that is there where its section is enabled: it would copy every row."""
     if not getattr(cfg.selection, name).enabled:
         return []
     decides = partial(_section_of_selection, name=name)
-    return [_stage(name, run, schemas.SELECTED, needs, decides, whole=True)]
+    return [_stage(name, run, schemas.SELECTED, needs, decides, inputs=inputs, whole=True)]
 
 
 def _section_of_selection(cfg: RunConfig, name: str) -> Any:
@@ -238,7 +255,8 @@ def _hop(name: str, needs: tuple[str, ...], *, saves: bool = False) -> Stage:
 
 
 def _weights(cfg: RunConfig, hop: str) -> Inputs:
-    return states_of_model(pool_of(cfg, hop)[1])
+    _, model, _ = pool_of(cfg, hop)
+    return states_of_folders([model.id, model.lora])
 
 
 def _decides_hop(cfg: RunConfig, name: str) -> Any:

@@ -48,7 +48,8 @@ _WRITE_CPUS = 0.5
 _IN_ACTORS = (*HOP_NAMES, "docstring_judge", "execution", "strength", "cross_execution", "judge")
 
 
-def _nothing(_: RunConfig) -> Inputs:
+def no_inputs(_: RunConfig) -> Inputs:
+    """Of a stage that reads nothing but its rows."""
     return {}
 
 
@@ -61,7 +62,7 @@ class Stage:
     gives: pa.Schema  # of the rows after it
     needs: tuple[str, ...]  # columns without which it cannot begin
     decides: Callable[[RunConfig], Any]  # the settings that decide its rows, less run_seed
-    inputs: Callable[[RunConfig], Inputs] = _nothing  # what else decides them, as it is now
+    inputs: Callable[[RunConfig], Inputs] = no_inputs  # what else decides them, as it is now
     says: Callable[[RunConfig], Any] | None = None  # what its manifest tells of them
     saves: bool = False  # else it is fused into the next that does
     hop: str | None = None  # of the recipe, whose engines it asks
