@@ -161,7 +161,11 @@ def parquet(path: Place) -> pq.ParquetFile:
 def shards_of(folder: Place) -> list[Any]:
     """The Parquet files in a folder, by name; none where there is no folder."""
     if isinstance(folder, Path):
-        return sorted(folder.glob("*.parquet"))
+        try:
+            found = list(folder.iterdir())  # glob takes one that may not be listed for an empty one
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(path for path in found if path.name.endswith(".parquet"))
     return sorted(path for path in _listed(folder, "file") if path.name.endswith(".parquet"))
 
 

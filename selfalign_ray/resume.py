@@ -19,7 +19,7 @@ from selfalign_ray.inputs import PATH, inputs_of, state_of_source
 from selfalign_ray.places import exists, remove, shards_of
 from selfalign_ray.seeds.config import TableSource
 from selfalign_ray.seeds.sources.storage import at_commit
-from selfalign_ray.shards import sound_shards, take_out
+from selfalign_ray.shards import faults_of, sound_shards, take_out
 from selfalign_ray.stage import MANIFEST, Saved, Stage, count_by_reason, fingerprint_of
 from selfalign_ray.withdrawn import withdrawn_of
 
@@ -213,7 +213,11 @@ def replay(table: Sequence[Stage], cfg: RunConfig) -> None:
     """Takes the rows that failed by error out of the stages, which then go on with just those.
 
     Stages that see all rows at once are done again from the first such row on. Ended midway, it
-    leaves stages that go on; done again, it takes what is left.
+    leaves stages that go on; done again, it takes what is left. A stage with a broken shard is no
+    longer whole before the shard goes.
+
+    Raises:
+        UserError: a shard cannot be read just now.
     """
     by_name = {stage.name: stage for stage in table}
     there = [
@@ -221,20 +225,32 @@ def replay(table: Sequence[Stage], cfg: RunConfig) -> None:
         for stage in table
         if (saved := Saved(Path(cfg.run_dir), stage.name)).begun() is not None
     ]
+    broken = [len(faults_of(shards_of(saved.rows))) for saved in there]
+    _reopen(there, broken)
+    for saved, number in zip(there, broken, strict=True):
+        if number:
+            sound_shards(saved.rows)
     failed = [_errors(saved) for saved in there]
-    first = next((place for place, number in enumerate(failed) if number), None)
-    if first is None:
+    if not any(failed):
         log.info("replay: no row has failed by error")
         return
-    # The last one first: what is whole is at any time all that leads to some stage.
-    for saved in reversed(there[first:]):
-        remove(saved.folder / MANIFEST)
-    for saved, number in list(zip(there, failed, strict=True))[first:]:
+    _reopen(there, failed)
+    for saved, number in zip(there, failed, strict=True):
         names = (saved.begun() or {})["stages"]
         if number and all(n in by_name for n in names) and goes_on([by_name[n] for n in names]):
-            for path in sound_shards(saved.rows):
+            for path in shards_of(saved.rows):
                 take_out(path, _is_error, ["drop_reason"])
             log.info("replay: %s: %d rows that failed by error are done again", saved.name, number)
+
+
+def _reopen(there: Sequence[Saved], faults: Sequence[int]) -> None:
+    """Takes the manifests of the first stage with faults and of those after it.
+
+    The last one first: what is whole is at any time all that leads to some stage.
+    """
+    first = next((place for place, number in enumerate(faults) if number), len(there))
+    for saved in reversed(there[first:]):
+        remove(saved.folder / MANIFEST)
 
 
 def _is_error(table: pa.Table) -> pa.ChunkedArray:
@@ -242,6 +258,5 @@ def _is_error(table: pa.Table) -> pa.ChunkedArray:
 
 
 def _errors(saved: Saved) -> int:
-    sound_shards(saved.rows)
     counts = count_by_reason(saved.rows) if shards_of(saved.rows) else {}
     return sum(counts.get(reason, 0) for reason in ERRORS)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ import pyarrow.parquet as pq
 from ray.data.block import BlockAccessor
 from ray.data.datasource import Datasink
 
+from selfalign_ray.errors import UserError
 from selfalign_ray.keys import ROW_ID, keys_of
 from selfalign_ray.places import Place, at_once, parquet, remove, shards_of
 
 log = logging.getLogger(__name__)
 
+_GARBLED = (pa.ArrowInvalid, pa.ArrowNotImplementedError)  # what Parquet says of a broken file
 _NAMING = (ROW_ID, "sample_index")  # columns that name a shard's rows
 
 
@@ -65,20 +67,31 @@ def write_shard(folder: Place, table: pa.Table, prefix: str = "") -> Place:
 
 
 def sound_shards(folder: Place) -> list[Place]:
-    """The whole shards of a folder; what is broken, or was being written, is deleted."""
+    """The whole shards of a folder; what is broken, or was being written, is deleted.
+
+    Raises:
+        UserError: a shard cannot be read just now.
+    """
     if isinstance(folder, Path):
         for part in folder.glob(".*.part"):
             part.unlink()
     shards = shards_of(folder)
-    faults = map(_fault, shards) if isinstance(folder, Path) else at_once(_fault, shards)
-    found = []
-    for path, fault in zip(shards, faults, strict=True):
-        if fault is None:
-            found.append(path)
-        else:
-            log.warning("%s is broken and is deleted; its rows are done again: %s", path, fault)
-            remove(path)
-    return found
+    faults = faults_of(shards)
+    for path, fault in faults.items():
+        log.warning("%s is broken and is deleted; its rows are done again: %s", path, fault)
+        remove(path)
+    return [path for path in shards if path not in faults]
+
+
+def faults_of(shards: Sequence[Place]) -> dict[Place, Exception]:
+    """The broken ones of some shards, each with what is wrong with it.
+
+    Raises:
+        UserError: a shard cannot be read just now.
+    """
+    here = all(isinstance(path, Path) for path in shards)
+    faults = map(_fault, shards) if here else at_once(_fault, shards)
+    return {path: f for path, f in zip(shards, faults, strict=True) if f is not None}
 
 
 def _fault(path: Place) -> Exception | None:
@@ -86,11 +99,16 @@ def _fault(path: Place) -> Exception | None:
     fault: Exception | None = None
     try:
         parquet(path).close()
-    except pa.ArrowException as error:
+    except _GARBLED as error:
         fault = error
     except OSError as error:
-        if not isinstance(path, Path) or isinstance(error, PermissionError):
+        if not isinstance(path, Path):
             raise  # nothing is known of the file
+        if error.errno is not None:  # the system's, and not what Parquet says of a file
+            raise UserError(
+                f"{path}: cannot be read ({error}), so that nobody knows whether it is whole; once "
+                "it can be, the same command goes on"
+            ) from error
         fault = error
     return fault
 

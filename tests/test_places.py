@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -145,6 +147,24 @@ def test_a_shard_that_cannot_be_made_leaves_nothing_in_a_store(store):
     with pytest.raises(pa.ArrowException):
         write_shard(place_of("s3://runs/rows"), bad)
     assert store.names() == []
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
+def test_a_folder_that_cannot_be_listed_is_never_an_empty_one(tmp_path, monkeypatch, number):
+    write_shard(tmp_path, table("a"))
+
+    def failing(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, failing)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        shards_of(tmp_path)
+
+
+def test_what_is_no_folder_has_no_shards(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert shards_of(tmp_path / "none") == shards_of(tmp_path / "file") == []
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "AccessDenied"])

@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from selfalign_ray import pipeline, schemas
+from selfalign_ray import pipeline, schemas, shards
 from selfalign_ray.cache import Cache
 from selfalign_ray.errors import UserError
-from selfalign_ray.places import exists, folders_in, local_dir, stored
+from selfalign_ray.places import exists, folders_in, local_dir, shards_of, stored
 from selfalign_ray.resume import groups_of, last_done, replay, settle
 from selfalign_ray.shards import write_shard
 from selfalign_ray.stage import BEGUN, FORMAT, MANIFEST, Saved, count_by_reason, write_record
@@ -178,3 +178,34 @@ def test_replay_without_a_failed_row_changes_nothing(run):
     before = last(cfg, *rest)
     replay(rest[0], cfg)
     assert last(cfg, *rest) == before
+
+
+@ANYWHERE
+@pytest.mark.parametrize("name", ["quality", "unique", "responses"])
+def test_replay_leaves_no_stage_whole_that_has_lost_a_shard(run, name, caplog):
+    cfg, *rest = run()
+    lost = shards_of(folder(cfg, name) / "rows")[0]
+    lost.write_bytes(lost.read_bytes()[:40])
+    fail(cfg, "metrics", "sandbox_failed")
+    replay(rest[0], cfg)
+    whole = [*CHAIN, *TAIL]
+    before = whole[: whole.index(name)]
+    assert last(cfg, *rest) == (before[-1] if before else None, before)
+    assert not exists(lost)
+    assert str(lost) in caplog.text
+    assert ids_in(folder(cfg, "metrics") / "rows") == ["a", "b"]
+
+
+def test_a_broken_shard_goes_after_the_manifest_of_its_stage(run, monkeypatch):
+    cfg, *rest = run()
+    lost = shards_of(folder(cfg, "sample") / "rows")[0]
+    lost.write_bytes(b"")
+
+    def ended(path):
+        assert path == lost
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, "remove", ended)
+    with pytest.raises(KeyboardInterrupt):
+        replay(rest[0], cfg)
+    assert last(cfg, *rest)[0] == "decontamination"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from selfalign_ray import shards
+from selfalign_ray.errors import UserError
 from selfalign_ray.places import parquet, shards_of
 from selfalign_ray.shards import sound_shards, take_out, write_shard
 
@@ -47,6 +50,31 @@ def test_a_cut_shard_is_deleted_and_named(tmp_path, caplog, cut):
     assert sound_shards(tmp_path) == [whole]
     assert list(tmp_path.iterdir()) == [whole]
     assert str(broken) in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
+def test_a_shard_that_cannot_be_read_just_now_stays_and_is_named(tmp_path, monkeypatch, number):
+    path = write_shard(tmp_path, table("a"))
+
+    def failing(path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(shards, "parquet", failing)
+    with pytest.raises(UserError, match=f"{path.name}: cannot be read .*the same command goes on"):
+        sound_shards(tmp_path)
+    assert ids_in(tmp_path) == ["a"]
+
+
+def test_a_lack_of_memory_says_nothing_of_a_shard(tmp_path, monkeypatch):
+    write_shard(tmp_path, table("a"))
+
+    def failing(path):
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+    monkeypatch.setattr(shards, "parquet", failing)
+    with pytest.raises(MemoryError):
+        sound_shards(tmp_path)
+    assert ids_in(tmp_path) == ["a"]
 
 
 def test_a_link_keeps_the_rows_that_are_taken_out(tmp_path):
