@@ -33,7 +33,6 @@ from selfalign_ray.stage import (
     count_by_reason,
     read_begun,
     read_manifest,
-    recount,
     write_record,
 )
 from selfalign_ray.withdrawn import KINDS, Withdrawn, concerned
@@ -76,18 +75,16 @@ class Cache:
                     _put(saved.folder, self.folder / entry)
             for place in _versions(self.folder, entry):
                 if _is_same(saved.folder, place):
-                    remove(saved.folder)
+                    _remove(saved.folder)
                     return place
         target = stored(self.run_dir) / REPLACED / (entry or f"{saved.name}-unreadable")
-        remove(target)
+        _remove(target)
         if isinstance(target, Path):
             target.parent.mkdir(exist_ok=True)
             saved.folder.rename(target)
         else:
             _link(saved.folder, target)
-            # The records first: what is left when this is ended is not to replace the copy.
-            for path in (saved.folder / MANIFEST, saved.folder / BEGUN, saved.folder):
-                remove(path)
+            _remove(saved.folder)
         return target
 
     def take(self, saved: Saved, entry: str, withdrawn: Withdrawn) -> Place | None:
@@ -145,10 +142,10 @@ def _is_version(folder: Place, entry: str) -> bool:
 
 
 def _is_same(one: Place, other: Place) -> bool:
-    """Whether the other folder stands for the one: the same whole stage, or the same shards."""
+    """Whether the other folder stands for the one: it has its shards, and its manifest if any."""
     ours, theirs = read_manifest(one), read_manifest(other)
-    if ours is not None:
-        return theirs is not None and theirs.get("id") == ours.get("id")
+    if ours is not None and (theirs is None or theirs.get("id") != ours.get("id")):
+        return False
     return {p.name for p in shards_of(one / "rows")} <= {p.name for p in shards_of(other / "rows")}
 
 
@@ -165,9 +162,9 @@ def _take(place: Place, saved: Saved, withdrawn: Withdrawn) -> None:
     part = target.with_name(f".{saved.name}.{uuid.uuid4().hex}.part")
     try:
         _link(place, part)
-        for path in shards_of(part / "rows"):
-            take_out(path, gone, KINDS)
-        recount(part)
+        went = sum(take_out(path, gone, KINDS) for path in shards_of(part / "rows"))
+        if (manifest := read_manifest(part)) is not None:
+            write_record(part / MANIFEST, _recounted(manifest, part, went))
         part.rename(target)
     except OSError:
         shutil.rmtree(part, ignore_errors=True)
@@ -178,17 +175,43 @@ def _take_into_store(place: Place, target: Place, gone: Callable[[pa.Table], Any
     """The same where nothing is renamed: no row that goes is ever there."""
     try:
         write_record(target / BEGUN, read_begun(place) or {})
+        went = 0
         for path in shards_of(place / "rows"):
-            if not take_out(path, gone, KINDS, into=target / "rows" / path.name):
+            number = take_out(path, gone, KINDS, into=target / "rows" / path.name)
+            went += number
+            if not number:
                 copy(path, target / "rows" / path.name)
         with contextlib.suppress(FileNotFoundError):
             copy(place / SPENT, target / SPENT)
         if (manifest := read_manifest(place)) is not None:
-            counts = count_by_reason(target / "rows")
-            write_record(target / MANIFEST, manifest | {"rows": counts})
+            write_record(target / MANIFEST, _recounted(manifest, target, went))
     except OSError:
         remove(target)  # the rows of another entry are to be in no shard twice
         raise
+
+
+def _recounted(manifest: dict[str, Any], folder: Place, went: int) -> dict[str, Any]:
+    """The manifest of a stage of which some rows went.
+
+    Raises:
+        OSError: others are not there either; somebody deletes what it is taken from.
+    """
+    counts = count_by_reason(folder / "rows")
+    if lost := sum(manifest["rows"].values()) - went - sum(counts.values()):
+        raise OSError(f"{lost} of its rows are not there")
+    return manifest | {"rows": counts}
+
+
+def _remove(folder: Place) -> None:
+    """Deletes a stage's folder; ended midway, it leaves no stage with some of its rows."""
+    if not isinstance(folder, Path):
+        for path in (folder / MANIFEST, folder / BEGUN, folder):
+            remove(path)
+        return
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(part)
+        shutil.rmtree(part)
 
 
 def _put(folder: Place, target: Place) -> None:
@@ -224,8 +247,7 @@ def _put_into_store(folder: Place, target: Place) -> None:
     for place in old:
         # What is not whole may be on its way: without some of its rows it would be taken for whole.
         if read_manifest(place) is not None or _is_stale(place / BEGUN):
-            remove(place / MANIFEST)
-            remove(place)
+            _remove(place)
 
 
 def _is_stale(path: Place) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfalign_ray import schemas
-from selfalign_ray.cache import Cache, entry_name
+from selfalign_ray.cache import REPLACED, Cache, entry_name
 from selfalign_ray.config import RunConfig
 from selfalign_ray.group import Group, asks_engines, goes_on, making_of
 from selfalign_ray.inputs import PATH, inputs_of, state_of_source
@@ -133,8 +133,9 @@ def settle(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig, ca
         UserError: another version of this package wrote it, or the first stage is to be done
             again and the source cannot be listed; then all stays as it was.
     """
-    for part in Path(cfg.run_dir).glob("stages/.*.part"):  # of a run that was ended
-        remove(part)
+    for folder in ("stages", REPLACED):
+        for part in Path(cfg.run_dir).glob(f"{folder}/.*.part"):  # of a run that was ended
+            remove(part)
     first = groups_of(table)[0]
     for stage in table:
         saved = Saved(Path(cfg.run_dir), stage.name)

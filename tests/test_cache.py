@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +13,16 @@ from upath import UPath
 
 from selfalign_ray import schemas
 from selfalign_ray.cache import Cache, entries, entry_of
-from selfalign_ray.places import exists, folders_in, local_dir, parquet, shards_of, shown, stored
+from selfalign_ray.places import (
+    exists,
+    folders_in,
+    local_dir,
+    parquet,
+    remove,
+    shards_of,
+    shown,
+    stored,
+)
 from selfalign_ray.shards import write_shard
 from selfalign_ray.stage import (
     FORMAT,
@@ -168,6 +179,54 @@ def test_what_other_settings_replace_comes_back(home, cache, whole, shared):
     assert places.take(saved, entry, NOTHING) == place
     assert ids_in(saved.folder) == ["a", "b"]
     assert (saved.manifest() or {}).get("id") == whole
+
+
+def test_a_stage_whose_removal_is_ended_is_not_whole(home, cache, monkeypatch):
+    saved = made(home / "one", "a", "b")
+    entry, places = entry_of(saved), cache("one")
+    places.publish(saved)
+
+    def ended(path, **_):
+        first = next(iter(shards_of(path / "rows")), None)
+        if first is None:
+            path.unlink(missing_ok=True)
+            return
+        remove(first)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", ended)
+        patched.setattr("selfalign_ray.cache.remove", ended)
+        places.put_away(saved)
+    assert saved.manifest() is None
+    assert saved.begun() is None
+    other = Saved(home / "two", "sample")
+    assert cache("two").take(other, entry, NOTHING) is not None
+    assert ids_in(other.folder) == ["a", "b"]
+
+
+@pytest.mark.parametrize("withdrawn", [frozenset(), frozenset({("row_id", "a")})])
+def test_a_stage_that_has_lost_rows_is_not_taken(home, cache, caplog, withdrawn):
+    saved = made(home / "one", "a", "b", "c")
+    cache("one").publish(saved)
+    (place,) = entries(stored(home) / "cache")
+    lost = next(
+        p for p in shards_of(place / "rows") if parquet(p).read()["row_id"][0].as_py() == "b"
+    )
+    remove(lost)
+    other = Saved(home / "two", "sample")
+    assert cache("two").take(other, entry_of(saved), Withdrawn(withdrawn)) is None
+    assert not exists(other.folder)
+    assert "1 of its rows are not there" in caplog.text
+
+
+def test_a_stage_of_which_the_cache_has_lost_rows_is_put_there_again(home, cache):
+    saved = made(home / "one", "a", "b")
+    cache("one").publish(saved)
+    (place,) = entries(stored(home) / "cache")
+    remove(shards_of(place / "rows")[0])
+    place = cache("one").put_away(saved)
+    assert ids_in(place) == ["a", "b"]
 
 
 def test_half_stages_of_two_runs_are_both_kept(home, cache):
