@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ray.data import Dataset
 
 from selfalign_ray.keys import KEY, ROW_ID, Keys, among, keys_of, repeated
-from selfalign_ray.places import Place, batches_at, dataset_at, shards_of
+from selfalign_ray.places import Place, batches_at, dataset_at, parquet, shards_of
 from selfalign_ray.shards import sound_shards, take_out
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,10 @@ def _left(block: pa.Table, *, column: str, done: Any) -> pa.Table:
 
 
 def done_rows(folder: Place, stage: str, coming: Keys) -> Done:
-    """The rows of a stage that are done; those that no longer come in are taken out.
+    """The rows of a stage that are done; what no longer comes in, or is there again, is taken out.
+
+    A write that is done again has the same name, unless a lost block was made anew for it while
+    the run was asked to end: that block has fewer rows.
 
     Args:
         folder: of the shards.
@@ -72,8 +75,12 @@ def done_rows(folder: Place, stage: str, coming: Keys) -> Done:
     shards = sound_shards(folder)
     keys = _sorted_keys(_columns(folder, [ROW_ID]))
     if len(keys) and not among(keys, coming).all():
-        number = _take_unknown(shards, stage, lambda ids: ~among(keys_of(ids), coming), ROW_ID)
+        number = _take_rows(shards, stage, lambda ids: ~among(keys_of(ids), coming), ROW_ID)
         log.warning("%s: %d rows that no longer come in are taken out", stage, number)
+        keys = _sorted_keys(_columns(folder, [ROW_ID]))
+    if len(twice := repeated(keys)):
+        number = _take_again(shards, stage, twice)
+        log.warning("%s: %d rows that are there again are taken out", stage, number)
         keys = _sorted_keys(_columns(folder, [ROW_ID]))
     return Done(keys, len(keys))
 
@@ -83,7 +90,7 @@ def done_files(folder: Place, stage: str) -> Done:
     shards = sound_shards(folder)
     whole, half = _files(folder)
     if len(half):
-        _take_unknown(shards, stage, lambda ids: among(keys_of(ids), half), PLACE_ID)
+        _take_rows(shards, stage, lambda ids: among(keys_of(ids), half), PLACE_ID)
     return Done(whole, dataset_at(folder).count_rows(cache_metadata=False) if shards else 0)
 
 
@@ -113,8 +120,8 @@ def check_rows(folder: Place, stage: str, coming: Keys, above: Place | None) -> 
         problems.append(f"{len(missing)} are missing ({named})")
     if problems:
         raise RowsError(
-            f"the rows of the stage {stage} in {folder}: {'; '.join(problems)}. Its shards stay as "
-            "they are; without that folder the same command does the stage again"
+            f"the rows of the stage {stage} in {folder}: {'; '.join(problems)}. The "
+            "same command takes out what is too much and does what is missing"
         )
 
 
@@ -128,7 +135,7 @@ def check_files(folder: Place, stage: str) -> None:
     if len(half):
         raise RowsError(
             f"the rows of the stage {stage} in {folder}: {len(half)} files lack some or have some "
-            f"twice ({_ids(folder, half, PLACE_ID)})"
+            f"twice ({_ids(folder, half, PLACE_ID)}); the same command does them again"
         )
 
 
@@ -159,7 +166,23 @@ def _files(folder: Place) -> tuple[Keys, Keys]:
     return files[whole], files[~whole]
 
 
-def _take_unknown(
+def _take_again(shards: Iterable[Place], stage: str, twice: Keys) -> int:
+    """Of rows that are there again, leaves those of one shard; of two in one shard, none."""
+    number, seen = 0, np.empty(0, KEY)
+    for path in shards:
+        keys = _sorted_keys(parquet(path).iter_batches(columns=[ROW_ID]))
+        go = np.union1d(seen, repeated(keys))
+        if among(keys, go).any():
+            number += _take_rows([path], stage, partial(_are_among, keys=go), ROW_ID)
+        seen = np.union1d(seen, keys[among(keys, twice) & ~among(keys, go)])
+    return number
+
+
+def _are_among(ids: list[str], keys: Keys) -> NDArray[np.bool_]:
+    return among(keys_of(ids), keys)
+
+
+def _take_rows(
     shards: Iterable[Place], stage: str, go: Callable[[list[str]], NDArray[np.bool_]], column: str
 ) -> int:
     number = 0

@@ -141,7 +141,8 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
         with draining():
             counts = target.write(rows, last.gives, shard)
     if group.goes_on and is_stopping():
-        _stop_here(group, work, sum(counts.values()))
+        _stop_here(group, target, work, sum(counts.values()))
+        counts = count_by_reason(target.rows)
     _check(group, target, work)
     seconds = meter.seconds
     work_seconds, gauges = display.seen(seconds, sum(counts.values()) - done)
@@ -185,10 +186,12 @@ def _through(group: Group, work: _Work, cfg: RunConfig) -> Dataset | None:
     return rows
 
 
-def _stop_here(group: Group, work: _Work, there: int) -> None:
+def _stop_here(group: Group, target: Saved, work: _Work, there: int) -> None:
     """Ends the run that was asked to, unless it was as good as done with the group."""
-    if work.coming is not None and there == len(work.coming):
-        return
+    if work.coming is not None:
+        there = done_rows(target.rows, target.name, work.coming).rows  # each once
+        if there == len(work.coming):
+            return
     whole = "" if work.coming is None else f" of {len(work.coming):,}"
     raise StoppedError(f"{group.last.name} has {there:,}{whole} rows")
 

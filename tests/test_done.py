@@ -37,6 +37,28 @@ def test_done_are_the_rows_in_shards_and_unknown_ones_are_taken_out(tmp_path, ca
     assert "metrics: 1 rows that no longer come in" in caplog.text
 
 
+def test_rows_that_are_there_twice_stay_once(tmp_path, caplog):
+    write_shard(tmp_path, table("a", "b", "c"), "000000")
+    write_shard(tmp_path, table("b", "d"), "000000")
+    write_shard(tmp_path, table("b", "c", "c"), "000001")
+    ids = coming(*"abcde")
+    done = done_rows(tmp_path, "responses", ids)
+    assert done.rows == 4
+    assert among(coming(*"abcde"), done.keys).sum() == 4
+    assert ids_in(tmp_path) == list("abcd")
+    assert "responses: 4 rows that are there again are taken out" in caplog.text
+    write_shard(tmp_path, table("e"))
+    check_rows(tmp_path, "responses", ids, None)
+
+
+def test_a_row_that_is_twice_in_its_only_shard_is_done_again(tmp_path):
+    write_shard(tmp_path, table("a", "b", "b"))
+    done = done_rows(tmp_path, "responses", coming("a", "b"))
+    assert done.rows == 1
+    assert among(keys_of(["a", "b"]), done.keys).tolist() == [True, False]
+    assert ids_in(tmp_path) == ["a"]
+
+
 def test_nothing_is_done_without_a_shard(tmp_path):
     assert done_rows(tmp_path / "none", "metrics", coming("a")).rows == 0
     assert done_files(tmp_path / "none", "quality").rows == 0
@@ -55,7 +77,7 @@ def test_a_file_is_done_when_all_its_functions_are(tmp_path):
 def test_a_function_that_is_there_twice_does_not_stand_for_another(tmp_path):
     write_shard(tmp_path, functions(("f", 0, 2)), "0")
     write_shard(tmp_path, functions(("f", 0, 2)), "1")
-    with pytest.raises(RowsError, match=r"1 files lack some or have some twice \(f\)"):
+    with pytest.raises(RowsError, match=r"1 files lack some or have some twice \(f\); the same"):
         check_files(tmp_path, "quality")
     assert done_files(tmp_path, "quality").rows == 0
 
@@ -72,4 +94,10 @@ def test_lost_doubled_and_foreign_rows_are_named(tmp_path):
         check_rows(tmp_path / "rows", "metrics", keys, above)
     for said in ("1 are there twice (a)", "1 did not come in (foreign)", "2 are missing (b, c)"):
         assert said in str(error.value)
+    assert "The same command takes out what is too much and does what is missing" in str(
+        error.value
+    )
     check_rows(above, "metrics", keys, None)
+    assert done_rows(tmp_path / "rows", "metrics", keys).rows == 1
+    write_shard(tmp_path / "rows", table("b", "c"))
+    check_rows(tmp_path / "rows", "metrics", keys, above)

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selfalign_ray import pipeline
-from selfalign_ray.errors import UserError
+from selfalign_ray import group, pipeline
+from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.report.report import REPORT, report
 from selfalign_ray.run import run_stages
-from selfalign_ray.stage import Saved, recount
+from selfalign_ray.stage import Saved, count_by_reason, recount
 from selfalign_ray.watch.display import Display
 from tests.conftest import config_in
 from tests.support import SELFALIGN
@@ -117,6 +117,33 @@ def test_what_is_in_shards_is_not_done_again(cached, run_config, given):
         if name != "quality":  # whose files may lie in two shards
             now = {path.name: path.stat().st_ino for path in saved(cfg, name).rows.iterdir()}
             assert left.items() <= now.items()
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox  # of the first run
+def test_as_many_rows_twice_as_are_missing_are_no_whole_stage(
+    cached, run_config, given, monkeypatch
+):
+    run(run_config(*given, "stages.until=responses"))
+    cfg = run_config(*given, "stages.until=responses", "stages.cache=null")
+    before = rows_of(cfg, "responses")
+    shards = sorted(saved(cfg, "responses").rows.glob("*.parquet"))
+    missing = pq.read_table(shards[-1]).num_rows
+    end(cfg, "responses", shards=len(shards) - 1)
+
+    def write(self, rows, schema, rows_per_file):
+        """Of a task that is done again while the run is ended."""
+        again = pa.concat_tables(map(pq.read_table, shards[:-1]))[:missing]
+        pq.write_table(again, self.rows / "000000-again.parquet")
+        return count_by_reason(self.rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Saved, "write", write)
+        patched.setattr(group, "is_stopping", lambda: True)
+        with pytest.raises(StoppedError, match=f"{len(before) - missing} of {len(before)} rows"):
+            run(cfg)
+    run(cfg)
+    assert rows_of(cfg, "responses") == before
 
 
 @pytest.mark.ray
