@@ -18,6 +18,7 @@ from selfalign_ray.watch.outbox import Figures, add_figures
 from selfalign_ray.watch.tally import counted
 
 _KEEP_SECONDS = 15.0  # between two writings
+_ATTEMPTS = 3  # at the end, of a tally that is slow
 
 
 def spent_before(folder: Place) -> tuple[float, Figures]:
@@ -37,8 +38,9 @@ class Meter:
         """
         self._file = folder / SPENT
         self.before, self._figures = spent_before(folder)
-        self._began, self._counted = time.monotonic(), counted()
-        self._writing, self._ended = threading.Lock(), threading.Event()
+        self._began, self._seen = time.monotonic(), counted()
+        self._looking, self._writing = threading.Lock(), threading.Lock()
+        self._ended = threading.Event()
 
     @property
     def seconds(self) -> float:
@@ -46,11 +48,31 @@ class Meter:
         return time.monotonic() - self._began
 
     def figures(self) -> Figures:
-        """All sessions' counters, this one's included."""
-        total: Figures = {}
-        add_figures(total, self._figures)
-        add_figures(total, _difference(counted(), self._counted))
-        return total
+        """All sessions' counters, this one's included, as far as the tally says them."""
+        for _ in range(_ATTEMPTS):
+            if self._look():
+                break
+        return self._known()
+
+    def _look(self) -> bool:
+        """Adds what was counted since the last look; false where the tally does not answer.
+
+        Before the first answer nothing is known, so nothing before it is this stage's.
+        """
+        with self._looking:
+            now, seen = counted(), self._seen
+            if now is None:
+                return False
+            if seen is not None:
+                # One that was killed begins at zero.
+                before = seen.figures if seen.tally == now.tally else {}
+                add_figures(self._figures, _difference(now.figures, before))
+            self._seen = now
+            return True
+
+    def _known(self) -> Figures:
+        with self._looking:
+            return {stage: dict(amounts) for stage, amounts in self._figures.items()}
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -68,7 +90,8 @@ class Meter:
                 self._keep()
 
     def _keep(self) -> None:
-        seconds, figures = self.seconds, self.figures()
+        self._look()
+        seconds, figures = self.seconds, self._known()
         with self._writing:
             if not self._ended.is_set():
                 record = {"seconds": round(self.before + seconds, 3), "figures": figures}

@@ -11,10 +11,11 @@ knows it without being asked: `stopping`.
 from __future__ import annotations
 
 import time
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from selfalign_ray.watch.outbox import (
     ANSWER_SECONDS,
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 _FORGET_SECONDS = 20.0  # the gauges of a worker that went silent no longer count
 
 
+class Counted(NamedTuple):
+    """What a tally has counted since it began."""
+
+    tally: str  # another where it was killed, and began again at zero
+    figures: Figures
+
+
 class Tally:
     """The actor's state: counters, the last gauges of each worker, log lines for the driver."""
 
@@ -42,6 +50,7 @@ class Tally:
         Args:
             run: what the exported metrics call the run; empty: none are exported.
         """
+        self._name = uuid.uuid4().hex
         self._counters: Figures = {}
         self._gauges: dict[str, tuple[float, Figures]] = {}
         self._lines: deque[Line] = deque(maxlen=LINES_KEPT)
@@ -66,9 +75,9 @@ class Tally:
             self._exported.hold(self._held)
         return self._stopping
 
-    def counted(self) -> Figures:
+    def counted(self) -> Counted:
         """The counters without the gauges."""
-        return self._counters
+        return Counted(self._name, self._counters)
 
     def snapshot(self) -> Figures:
         figures = self._held()
@@ -185,12 +194,16 @@ def snapshot() -> Figures:
     return _ask("snapshot") or {}
 
 
-def counted() -> Figures:
-    """All counters by stage, without the gauges, on the driver; empty where there is no tally."""
+def counted() -> Counted | None:
+    """All counters by stage, without the gauges, on the driver; empty where there is no tally.
+
+    None where the tally does not answer: nobody knows what it has counted.
+    """
     if _outbox.tally is None:
-        return {}
+        return Counted("", {})
     _outbox.send()
-    return _ask("counted") or {}
+    found: Counted | None = _ask("counted")
+    return found
 
 
 def take_lines() -> list[Line]:

@@ -59,6 +59,7 @@ def test_without_a_tally_nothing_happens() -> None:
     tally.gauge("read", rows_in_flight=1)
     tally.flush()
     assert tally.snapshot() == {}
+    assert tally.counted() == ("", {})
     assert tally.take_lines() == []
     tally.stop_tally()
 
@@ -178,6 +179,31 @@ def test_a_request_to_stop_reaches_every_process_and_ends_with_the_tally(
         time.sleep(0.1)
     assert not ray.get(worker.sees.remote())
     ray.kill(worker)
+
+
+@pytest.mark.ray
+def test_a_tally_that_does_not_answer_has_not_counted_nothing(
+    running_tally: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tally.count("read", files=1)
+    assert tally.counted().figures == {"read": {"files": 1}}
+    monkeypatch.setattr(tally, "ANSWER_SECONDS", 0.0)
+    assert tally.counted() is None
+
+
+@pytest.mark.ray
+def test_a_tally_that_begins_again_is_another(running_tally: None) -> None:
+    import ray
+
+    tally.count("read", files=1)
+    first = tally.counted()
+    assert tally.counted() == first
+    ray.kill(ray.get_actor(tally.NAME), no_restart=False)
+    end = time.monotonic() + 20
+    while (second := tally.counted()) in (None, first) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert second.figures == {}
+    assert second.tally != first.tally
 
 
 @pytest.mark.ray
