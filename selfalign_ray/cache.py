@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -27,12 +27,14 @@ from selfalign_ray.places import Place, copy, exists, folders_in, make, remove, 
 from selfalign_ray.shards import take_out
 from selfalign_ray.stage import (
     BEGUN,
+    FORMAT,
     MANIFEST,
     SPENT,
     Saved,
     count_by_reason,
     read_begun,
     read_manifest,
+    read_record,
     write_record,
 )
 from selfalign_ray.withdrawn import KINDS, Withdrawn, concerned
@@ -40,6 +42,7 @@ from selfalign_ray.withdrawn import KINDS, Withdrawn, concerned
 log = logging.getLogger(__name__)
 
 REPLACED = "replaced"  # in a run_dir: what lies in no cache
+_UNREADABLE = (OSError, pa.ArrowInvalid)  # what befalls whoever reads another's files
 _STALE_SECONDS = 86_400.0  # no stage takes that long to be linked or copied
 
 
@@ -58,7 +61,7 @@ class Cache:
         ours = read_manifest(saved.folder)
         if ours is None or ours.get("partial"):
             return
-        if any(_is_same(saved.folder, place) for place in _versions(self.folder, entry)):
+        if _twin_of(saved, self.folder, entry) is not None:
             return
         try:
             _put(saved.folder, self.folder / entry)
@@ -70,13 +73,12 @@ class Cache:
         entry = entry_of(saved)
         self.publish(saved)
         if self.folder is not None and entry is not None:
-            if saved.manifest() is None and not _versions(self.folder, entry):
+            if saved.manifest() is None and not _readable(self.folder, entry):
                 with contextlib.suppress(OSError):
                     _put(saved.folder, self.folder / entry)
-            for place in _versions(self.folder, entry):
-                if _is_same(saved.folder, place):
-                    _remove(saved.folder)
-                    return place
+            if (twin := _twin_of(saved, self.folder, entry)) is not None:
+                _remove(saved.folder)
+                return twin
         target = stored(self.run_dir) / REPLACED / (entry or f"{saved.name}-unreadable")
         _remove(target)
         if isinstance(target, Path):
@@ -94,14 +96,12 @@ class Cache:
             Where it is from; None where there is none.
         """
         places = [stored(self.run_dir) / REPLACED, *([self.folder] if self.folder else [])]
-        found = [version for place in places for version in _versions(place, entry)]
-        found.sort(key=lambda place: read_manifest(place) is None)  # the whole ones first
-        for place in found:
-            if read_begun(place) is None:
-                continue
+        found = [version for place in places for version in _readable(place, entry)]
+        found.sort(key=lambda version: version.manifest is None)  # the whole ones first
+        for place, _ in found:
             try:
                 _take(place, saved, withdrawn)
-            except OSError as error:  # somebody has put another in its place meanwhile
+            except _UNREADABLE as error:  # somebody has put another in its place meanwhile
                 log.warning("stages.cache: cannot take %s: %s", place, error)
                 continue
             return place
@@ -141,12 +141,56 @@ def _is_version(folder: Place, entry: str) -> bool:
     return folder.name.startswith(f"{entry}-")
 
 
-def _is_same(one: Place, other: Place) -> bool:
-    """Whether the other folder stands for the one: it has its shards, and its manifest if any."""
-    ours, theirs = read_manifest(one), read_manifest(other)
-    if ours is not None and (theirs is None or theirs.get("id") != ours.get("id")):
-        return False
-    return {p.name for p in shards_of(one / "rows")} <= {p.name for p in shards_of(other / "rows")}
+class _Version(NamedTuple):
+    """One of the folders of an entry."""
+
+    place: Place
+    manifest: dict[str, Any] | None
+
+
+def _readable(folder: Place, entry: str) -> list[_Version]:
+    """The folders of an entry that say what they are; what cannot be read counts for nothing.
+
+    Others may have put it there, who alone can read it, or another version of this package.
+    """
+    try:
+        places = _versions(folder, entry)
+    except OSError as error:
+        _warn(folder / entry, error)
+        return []
+    return [version for place in places if (version := _read(place)) is not None]
+
+
+def _read(place: Place) -> _Version | None:
+    try:
+        manifest = read_manifest(place)
+        record = read_record(place / BEGUN) or manifest
+    except OSError as error:
+        _warn(place, error)
+        return None
+    if record is not None and record.get("format") != FORMAT:
+        log.warning("stages.cache: %s is another version's and counts for nothing", place)
+        return None
+    return None if record is None else _Version(place, manifest)
+
+
+def _warn(place: Place, error: OSError) -> None:
+    log.warning("stages.cache: %s cannot be read and counts for nothing: %s", place, error)
+
+
+def _twin_of(saved: Saved, folder: Place, entry: str) -> Place | None:
+    """What of an entry stands for a stage: it has its shards, and its manifest if there is one."""
+    ours = saved.manifest()
+    names = {path.name for path in shards_of(saved.rows)}
+    for place, theirs in _readable(folder, entry):
+        if ours is not None and (theirs is None or theirs.get("id") != ours.get("id")):
+            continue
+        try:
+            if names <= {path.name for path in shards_of(place / "rows")}:
+                return place
+        except OSError as error:
+            _warn(place, error)
+    return None
 
 
 def _take(place: Place, saved: Saved, withdrawn: Withdrawn) -> None:
@@ -166,9 +210,8 @@ def _take(place: Place, saved: Saved, withdrawn: Withdrawn) -> None:
         if (manifest := read_manifest(part)) is not None:
             write_record(part / MANIFEST, _recounted(manifest, part, went))
         part.rename(target)
-    except OSError:
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def _take_into_store(place: Place, target: Place, gone: Callable[[pa.Table], Any]) -> None:
@@ -185,7 +228,7 @@ def _take_into_store(place: Place, target: Place, gone: Callable[[pa.Table], Any
             copy(place / SPENT, target / SPENT)
         if (manifest := read_manifest(place)) is not None:
             write_record(target / MANIFEST, _recounted(manifest, target, went))
-    except OSError:
+    except _UNREADABLE:
         remove(target)  # the rows of another entry are to be in no shard twice
         raise
 
@@ -242,11 +285,11 @@ def _put(folder: Place, target: Place) -> None:
 
 
 def _put_into_store(folder: Place, target: Place) -> None:
-    old = _versions(target.parent, target.name)
+    old = _readable(target.parent, target.name)
     _link(folder, target.with_name(f"{target.name}-{uuid.uuid4().hex[:8]}"))
-    for place in old:
+    for place, manifest in old:
         # What is not whole may be on its way: without some of its rows it would be taken for whole.
-        if read_manifest(place) is not None or _is_stale(place / BEGUN):
+        if manifest is not None or _is_stale(place / BEGUN):
             _remove(place)
 
 

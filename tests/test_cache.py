@@ -229,6 +229,52 @@ def test_a_stage_of_which_the_cache_has_lost_rows_is_put_there_again(home, cache
     assert ids_in(place) == ["a", "b"]
 
 
+@pytest.fixture(params=["refused", "closed", "format", "shard"])
+def unreadable(request, home, cache, monkeypatch):
+    """The entry of a stage in the cache, which another user or version has put there."""
+    cache("other").publish(made(home / "other", "a", "b", whole="m0"))
+    (place,) = entries(stored(home) / "cache")
+    if request.param == "format":
+        write_record(place / "begun.json", {"format": 99})
+    elif request.param == "shard":
+        shards_of(place / "rows")[0].write_bytes(b"PAR1PAR1PAR1")
+    else:
+        # As root may read everything, the refusal is made here: of the files, or of the folder.
+        names = ("read_text",) if request.param == "refused" else ("read_text", "is_dir", "iterdir")
+        for name in names:
+            refuse(monkeypatch, type(place), name, place)
+    return place
+
+
+def refuse(monkeypatch, kind, name, place):
+    real = getattr(kind, name)
+
+    def refusing(path, *args, **kwargs):
+        if path != place and str(path).startswith(str(place)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(kind, name, refusing)
+
+
+def test_an_entry_that_cannot_be_read_counts_for_nothing_and_is_named(
+    home, cache, unreadable, caplog
+):
+    other = Saved(home / "one", "sample")
+    assert cache("one").take(other, "sample-f-s", NOTHING) is None
+    assert not exists(other.folder)
+    assert str(unreadable) in caplog.text
+    assert "another name" not in caplog.text
+
+
+def test_an_entry_that_cannot_be_read_stops_no_run_that_has_done_the_stage(home, cache, unreadable):
+    saved = made(home / "one", "a", "b")
+    cache("one").publish(saved)
+    place = cache("one").put_away(saved)
+    assert not exists(saved.folder)
+    assert exists(place)
+
+
 def test_half_stages_of_two_runs_are_both_kept(home, cache):
     one, two = made(home / "one", "a", whole=None), made(home / "two", "b", whole=None)
     cache("one").put_away(one)
