@@ -201,12 +201,13 @@ def _take(place: Place, saved: Saved, withdrawn: Withdrawn) -> None:
 
     target = saved.folder
     if not isinstance(target, Path):
-        _take_into_store(place, target, gone)
+        _take_into_store(place, target, gone if withdrawn else None)
         return
     part = target.with_name(f".{saved.name}.{uuid.uuid4().hex}.part")
     try:
         _link(place, part)
-        went = sum(take_out(path, gone, KINDS) for path in shards_of(part / "rows"))
+        shards = shards_of(part / "rows") if withdrawn else []
+        went = sum(take_out(path, gone, KINDS) for path in shards)
         if (manifest := read_manifest(part)) is not None:
             write_record(part / MANIFEST, _recounted(manifest, part, went))
         part.rename(target)
@@ -214,16 +215,17 @@ def _take(place: Place, saved: Saved, withdrawn: Withdrawn) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _take_into_store(place: Place, target: Place, gone: Callable[[pa.Table], Any]) -> None:
+def _take_into_store(place: Place, target: Place, gone: Callable[[pa.Table], Any] | None) -> None:
     """The same where nothing is renamed: no row that goes is ever there."""
     try:
         write_record(target / BEGUN, read_begun(place) or {})
         went = 0
         for path in shards_of(place / "rows"):
-            number = take_out(path, gone, KINDS, into=target / "rows" / path.name)
+            into = target / "rows" / path.name
+            number = take_out(path, gone, KINDS, into=into) if gone else 0
             went += number
             if not number:
-                copy(path, target / "rows" / path.name)
+                copy(path, into)
         with contextlib.suppress(FileNotFoundError):
             copy(place / SPENT, target / SPENT)
         if (manifest := read_manifest(place)) is not None:

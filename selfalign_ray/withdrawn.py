@@ -41,7 +41,7 @@ class Withdrawn:
         """The ids that are sought as ids of a kind."""
         return frozenset(value for name, value in self.entries if name in (kind, ANY))
 
-    def has(self, kind: str, value: str) -> bool:
+    def has(self, kind: str, value: str | None) -> bool:
         return (kind, value) in self.entries or (ANY, value) in self.entries
 
     def __bool__(self) -> bool:
@@ -108,11 +108,18 @@ def marked(batch: pa.Table, withdrawn: Withdrawn) -> pa.Table:
 
 
 def concerned(table: pa.Table, withdrawn: Withdrawn) -> pa.ChunkedArray:
-    """For each row, whether an id of it is withdrawn; its ids may be in the struct `origin`."""
+    """For each row, whether an id of it is withdrawn; its ids may be in the struct `origin`.
+
+    It takes the time of the rows, however long the lists are: blocks are many, and may be small.
+    """
     found = pa.chunked_array([pa.array([False] * table.num_rows, pa.bool_())])
-    for kind, ids in id_columns(table):
-        sought = pa.array(sorted(withdrawn.values(kind)), pa.string())
-        found = pc.or_(found, pc.is_in(ids.cast(pa.string()), value_set=sought))
+    for kind, column in id_columns(table):
+        ids = column.cast(pa.string())
+        if len(withdrawn.entries) < table.num_rows:
+            gone = pc.is_in(ids, value_set=pa.array(withdrawn.values(kind), pa.string()))
+        else:
+            gone = pa.array([withdrawn.has(kind, i) for i in ids.to_pylist()], pa.bool_())
+        found = pc.or_(found, gone)
     return found
 
 

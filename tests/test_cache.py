@@ -153,6 +153,15 @@ def test_what_is_withdrawn_does_not_come_back(home, cache):
     assert ids_in(saved.folder) == ["a", "b"]
 
 
+def test_without_a_list_no_shard_is_searched(home, cache, monkeypatch):
+    saved = made(home / "one", "a", "b")
+    cache("one").publish(saved)
+    monkeypatch.setattr("selfalign_ray.cache.take_out", lambda *_, **__: pytest.fail("searched"))
+    other = Saved(home / "two", "sample")
+    cache("two").take(other, entry_of(saved), NOTHING)
+    assert ids_in(other.folder) == ["a", "b"]
+
+
 def test_withdrawal_from_a_run_reaches_the_cache_and_no_other_run(home, cache, tmp_path):
     saved = made(home / "one", "a", "b", cache=stored(home) / "cache")
     cache("one").publish(saved)

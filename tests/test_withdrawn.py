@@ -112,6 +112,17 @@ def test_tables_and_rows_agree(
         assert not any(found)
 
 
+def test_a_block_of_few_rows_goes_through_no_long_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    withdrawn = Withdrawn(frozenset(("blob_id", f"b{n}") for n in range(1000)))
+    table = pa.table({"blob_id": ["b7", None, "x"], "repository": ["b7", "b8", "b9"]})
+
+    def gone_through(self: Withdrawn, kind: str) -> frozenset[str]:
+        raise AssertionError
+
+    monkeypatch.setattr(Withdrawn, "values", gone_through)
+    assert concerned(table, withdrawn).to_pylist() == [True, False, False]
+
+
 def test_a_withdrawn_seed_is_dropped_and_emptied() -> None:
     rows = [
         {"row_id": n, "source": "folder", "path": "p", "repository": n, "seed": "x = 1", "name": n}
