@@ -38,9 +38,9 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -58,6 +58,8 @@ LEFT_OUT = ["/tests", "/benchmarks", "/dist"]  # besides what .gitignore names
 # has in flight.
 STOP_SECONDS = 300
 _POLL_SECONDS = 2.0
+_PATIENCE_SECONDS = 300.0  # with a cluster that does not answer
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         _say(f"error: {error}")
         return EXIT_USER_ERROR
+    except (RuntimeError, OSError) as error:
+        return _fail(error, [])
     ids: list[str] = []
     try:
         for point in points:
@@ -90,12 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.detach:
             return 0
         return _follow(client, ids)
-    except (UserError, RuntimeError, ConnectionError) as error:
-        _say(f"error: {' '.join(str(error).split())}")
-        _say(f"the jobs go on by themselves: ray job status|logs|stop {' '.join(ids)}")
-        return EXIT_FAILED
+    except (UserError, RuntimeError, OSError) as error:
+        return _fail(error, ids)
     except KeyboardInterrupt:
         return _stop(client, ids)
+
+
+def _fail(error: Exception, ids: Sequence[str]) -> int:
+    _say(f"error: {' '.join(str(error).split())}")
+    if ids:
+        _say(f"the jobs go on by themselves: ray job status|logs|stop {' '.join(ids)}")
+    return EXIT_FAILED
 
 
 def points_of(overrides: Sequence[str], *, is_sweep: bool) -> list[Point]:
@@ -234,10 +243,10 @@ def _submit(client: Any, point: Point, environment: dict[str, Any]) -> str:
 def _follow(client: Any, ids: Sequence[str]) -> int:
     """Shows what a single job says, and of several when they begin and end."""
     if len(ids) == 1:
-        asyncio.run(_show_log(client, ids[0]))
+        _show(client, ids[0])
     states: dict[str, str] = {}
     while True:
-        infos = {name: client.get_job_info(name) for name in ids}
+        infos = {name: _asked(client.get_job_info, name) for name in ids}
         for name, info in infos.items():
             state = info.status.value.lower()
             if states.get(name) != state and (len(ids) > 1 or info.status.is_terminal()):
@@ -248,10 +257,56 @@ def _follow(client: Any, ids: Sequence[str]) -> int:
         time.sleep(_POLL_SECONDS)
 
 
-async def _show_log(client: Any, name: str) -> None:
-    async for lines in client.tail_job_logs(name):
-        sys.stdout.write(lines)
-        sys.stdout.flush()
+def _asked(ask: Callable[[str], T], name: str) -> T:
+    """What the cluster says of a job: a laptop may have slept, a tunnel may be opened again.
+
+    Raises:
+        OSError: it has not answered for long.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return ask(name)
+        except OSError:  # that of requests, in which Ray's client asks, is one too
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
+
+
+def _show(client: Any, name: str) -> None:
+    """Shows a job's log to its end; where the connection breaks, it goes on from there."""
+    shown, ended = _Shown(), False
+    while True:
+        try:
+            asyncio.run(_show_log(client, name, shown))
+        except (RuntimeError, OSError):
+            if ended:
+                return
+            ended = _asked(client.get_job_status, name).is_terminal()
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+@dataclasses.dataclass
+class _Shown:
+    """How much of a log is on the screen."""
+
+    characters: int = 0
+
+
+async def _show_log(client: Any, name: str, shown: _Shown) -> None:
+    import aiohttp  # as Ray's client does
+
+    known = shown.characters
+    try:
+        async for lines in client.tail_job_logs(name):  # from its beginning
+            sys.stdout.write(lines[known:])
+            sys.stdout.flush()
+            shown.characters += len(lines[known:])
+            known = max(0, known - len(lines))
+    except aiohttp.ClientError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def _ending(info: Any) -> str:
@@ -281,10 +336,12 @@ def _stop(client: Any, ids: Sequence[str]) -> int:
     """Stops what runs, and waits for it; a second Ctrl-C no longer does."""
     _say(f"stopping {' '.join(ids)}; Ctrl-C again leaves at once")
     try:
-        running = [name for name in ids if client.stop_job(name)]
+        running = [name for name in ids if _asked(client.stop_job, name)]
         while running:
-            running = [n for n in running if not client.get_job_status(n).is_terminal()]
+            running = [n for n in running if not _asked(client.get_job_status, n).is_terminal()]
             time.sleep(_POLL_SECONDS / 4)
+    except (RuntimeError, OSError) as error:
+        return _fail(error, ids)
     except KeyboardInterrupt:
         _say("left; the jobs put down what they have in flight and end by themselves")
     else:

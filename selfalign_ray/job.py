@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -24,10 +23,10 @@ from selfalign_ray.engine.actor import stop_engines
 from selfalign_ray.engine.config import ignored
 from selfalign_ray.errors import TakenError, UserError
 from selfalign_ray.hops.generate import pool_of
-from selfalign_ray.lease import is_of_here, leased, new_token
+from selfalign_ray.lease import is_of_here, leased, new_token, this_process
 from selfalign_ray.mirror import mirrored
 from selfalign_ray.nodes import check_nodes, check_versions, describe_sandbox, setup_for
-from selfalign_ray.places import shown, stored
+from selfalign_ray.places import lock, shown, stored
 from selfalign_ray.report.comparison import FAILED
 from selfalign_ray.report.machine import versions
 from selfalign_ray.report.projection import slice_of
@@ -132,32 +131,32 @@ def sole(run_dir: Path) -> Iterator[Callable[[], bool]]:
             "absolute folder on shared storage"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / ".lock").open("a+") as lock:
+    with (run_dir / ".lock").open("a+") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, "runs_root", wait=False)
         except BlockingIOError as error:
-            lock.seek(0)
-            other = lock.readline().strip()
-            raise TakenError(f"run_dir: {shown(run_dir)} is in use by process {other}") from error
-        lock.seek(0)
-        before = lock.read().partition("\n")[2]  # who had it here before, and has ended
+            file.seek(0)
+            other = file.readline().strip()
+            raise TakenError(f"run_dir: {shown(run_dir)} is in use by {other}") from error
+        file.seek(0)
+        before = file.read().partition("\n")[2]  # who had it here before, and has ended
         token = new_token()
         store = stored(run_dir)
         if isinstance(store, Path):
-            _set_down(lock, "")
+            _set_down(file, "")
             yield lambda: True
             return
         with leased(store, token, before if is_of_here(before) else None) as lease:
-            _set_down(lock, token)
+            _set_down(file, token)
             yield lambda: lease.fault is None
 
 
-def _set_down(lock: TextIO, token: str) -> None:
+def _set_down(file: TextIO, token: str) -> None:
     """Says in a locked file which process has it, and what it is called in the store."""
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"{os.getpid()}\n{token}")
-    lock.flush()
+    file.seek(0)
+    file.truncate()
+    file.write(f"{this_process()}\n{token}")
+    file.flush()
 
 
 def worker_runtime(*, is_local: bool) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def acquire(folder: UPath, token: str, before: str | None) -> int:
             break
         time.sleep(_LOOK_SECONDS)
     number = found.number + 1 if found else 1
-    text = f"process {os.getpid()} on {platform.node()} since {now()}"
+    text = this_process()
     content = json.dumps({"token": token, "text": text}).encode()
     path = _object(folder, number)
     try:
@@ -179,6 +179,11 @@ def leased(run: UPath, token: str, before: str | None) -> Iterator[Lease]:
     finally:
         with contextlib.suppress(OSError):  # it goes stale by itself
             lease.release()
+
+
+def this_process() -> str:
+    """Who this is, for people."""
+    return f"process {os.getpid()} on {platform.node()} since {now()}"
 
 
 def new_token() -> str:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from upath import UPath
 
@@ -38,6 +39,7 @@ _ATTEMPTS = 8  # of each request, ever later: half a minute, a store's short wea
 _CLIENTS = {"botocore", "aiobotocore", "s3fs", "gcsfs", "aiohttp", "google", "requests"}
 # What clients make of a store's answers, an overload or a wrong header.
 _ANSWERS = {errno.EBUSY, errno.EIO, errno.EINVAL, errno.EREMOTEIO, errno.ENOSYS, errno.EREMCHG}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _AT_ONCE = 16  # requests where many small ones are to be made
 
 
@@ -266,6 +268,29 @@ def copy(path: Place, target: Place) -> None:
         if isinstance(target, Path):
             target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
+
+
+def lock(file: IO[Any], setting: str, *, wait: bool) -> None:
+    """Holds an open file for this process, until it is closed.
+
+    Args:
+        file: that others hold too.
+        setting: where it lies, for messages.
+        wait: until nobody else holds it.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        UserError: its file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise UserError(
+            f"{setting}: {file.name} lies on a file system without locks ({error.strerror}); have "
+            "it mounted with them (Lustre: flock; NFS: a lock manager), or set another place"
+        ) from error
 
 
 def at_once(action: Callable[[S], T], paths: Iterable[S]) -> list[T]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import platform
 import signal
 import time
 
 import pytest
 
 from selfalign_ray import job
+from selfalign_ray.errors import TakenError, UserError
 
 
 @pytest.mark.ray
@@ -22,3 +26,20 @@ def test_a_signal_while_the_report_is_written_ends_the_run(ray_local, run_config
     monkeypatch.setattr(job, "report", report)
     with pytest.raises(KeyboardInterrupt):
         job.run_job(run_config("engine=standin", "stages.until=concepts"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_with_the_way_out(tmp_path, monkeypatch, number):
+    def flock(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said = f"runs_root: {tmp_path}/run/.lock lies on a file system without locks"
+    with pytest.raises(UserError, match=said), job.sole(tmp_path / "run"):
+        pass
+
+
+def test_a_run_that_is_taken_is_told_with_process_and_host(tmp_path):
+    who = rf"process {os.getpid()} on {platform.node()} since 20"
+    with job.sole(tmp_path), pytest.raises(TakenError, match=who), job.sole(tmp_path):
+        pass

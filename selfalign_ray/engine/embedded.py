@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import logging
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from selfalign_ray.errors import UserError
-from selfalign_ray.places import cache_root
+from selfalign_ray.places import cache_root, lock
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +38,8 @@ def embedded_model_dir() -> Path:
         UserError: the package that carries the weights is not installed.
     """
     folder = cache_dir() / NAME
-    with (cache_dir() / f"{NAME}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one actor prepares, the others wait
+    with (cache_dir() / f"{NAME}.lock").open("w") as file:
+        lock(file, "XDG_CACHE_HOME", wait=True)  # one actor prepares, the others wait
         if not (folder / "config.json").exists():
             log.info("preparing the embedded model in %s", folder)
             _prepare(_gguf(), folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import re
 import shutil
@@ -16,6 +15,7 @@ from selfalign_ray.engine.config import ModelConfig
 from selfalign_ray.engine.embedded import EMBEDDED, cache_dir, embedded_model_dir
 from selfalign_ray.errors import UserError
 from selfalign_ray.ids import content_id
+from selfalign_ray.places import lock
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,8 @@ def _copied(uri: str, key: str) -> Path:
     state = [f"{file.path} {file.size} {file.mtime_ns}" for file in files]
     folder = cache_dir() / "models" / content_id(uri, *state)
     folder.parent.mkdir(exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one actor copies, the others wait
+    with folder.with_suffix(".lock").open("w") as file:
+        lock(file, "XDG_CACHE_HOME", wait=True)  # one actor copies, the others wait
         if folder.is_dir():
             return folder
         log.info("copying %s (%.1f GB)", uri, sum(file.size for file in files) / 1e9)

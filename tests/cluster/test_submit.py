@@ -16,8 +16,11 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
+import aiohttp
 import psutil
 import pytest
+import requests
+from ray.job_submission import JobStatus
 
 from selfalign_ray.config import register_schemas
 from selfalign_ray.errors import UserError
@@ -29,6 +32,7 @@ submit = importlib.util.module_from_spec(_spec)
 sys.modules["submit"] = submit  # its dataclasses look their module up
 _spec.loader.exec_module(submit)
 register_schemas()
+DONE = JobStatus.SUCCEEDED
 
 
 def client(*jobs):
@@ -122,8 +126,6 @@ def test_what_is_installed_is_what_was_compiled(kind):
 
 
 def test_a_run_dir_that_an_unfinished_job_writes_is_refused():
-    from ray.job_submission import JobStatus
-
     points = submit.points_of(["runs_root=/x", "name=a"], is_sweep=False)
     meta = {"run_dir": "/x/a"}
     done = SimpleNamespace(metadata=meta, status=JobStatus.STOPPED, submission_id="j1")
@@ -131,6 +133,80 @@ def test_a_run_dir_that_an_unfinished_job_writes_is_refused():
     busy = SimpleNamespace(metadata=meta, status=JobStatus.RUNNING, submission_id="j2")
     with pytest.raises(UserError, match="/x/a is the run of the job j2, which is running"):
         submit._check_free(client(done, busy), points)
+
+
+class Away:
+    """A client whose cluster cannot be reached at times: an exception in place of an answer."""
+
+    def __init__(self, *, logs=(), infos=(), stops=()):
+        self.logs, self.infos, self.stops = list(logs), list(infos), list(stops)
+
+    async def tail_job_logs(self, name):
+        for part in self.logs.pop(0):
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+    def get_job_info(self, name):
+        return SimpleNamespace(
+            status=self.get_job_status(name), driver_exit_code=None, message=None
+        )
+
+    def get_job_status(self, name):
+        return answer(self.infos)
+
+    def stop_job(self, name):
+        return answer(self.stops)
+
+
+def answer(answers):
+    found = answers.pop(0) if len(answers) > 1 else answers[0]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+GONE = requests.exceptions.ConnectionError("Connection aborted.")
+
+
+@pytest.fixture
+def asleep(monkeypatch):
+    """Passes the time that submit.py waits; gives what it waited."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    return now
+
+
+@pytest.mark.parametrize("error", [aiohttp.ClientPayloadError("away"), RuntimeError("code 1006")])
+def test_a_log_is_followed_on_where_the_connection_broke(asleep, capsys, error):
+    logs = [["one\n", "tw", error], [OSError("no route")], ["one\ntwo\n", "three\n"]]
+    there = Away(logs=logs, infos=[JobStatus.RUNNING, GONE, GONE, JobStatus.RUNNING, DONE])
+    assert submit._follow(there, ["j1"]) == 0
+    assert capsys.readouterr().out == "one\ntwo\nthree\n"
+
+
+def test_a_cluster_that_stays_away_is_told_and_its_jobs_are_said_to_go_on(
+    asleep, capsys, monkeypatch
+):
+    there = Away(logs=[[GONE]], infos=[GONE])
+    monkeypatch.setattr(submit, "_client", lambda _: there)
+    monkeypatch.setattr(submit, "_check_free", lambda *_: None)
+    monkeypatch.setattr(submit, "_submit", lambda *_: "j1")
+    assert submit.main(["runs_root=/x"]) == 1
+    said = capsys.readouterr().err
+    assert "Connection aborted" in said
+    assert "the jobs go on by themselves: ray job status|logs|stop j1" in said
+    assert asleep[0] > 60
+
+
+def test_jobs_are_stopped_once_the_cluster_answers(asleep, capsys):
+    there = Away(stops=[GONE, True], infos=[GONE, JobStatus.RUNNING, JobStatus.STOPPED])
+    assert submit._stop(there, ["j1"]) == 130
+    assert "stopped; the same command goes on" in capsys.readouterr().err
+    there = Away(stops=[GONE])
+    assert submit._stop(there, ["j1"]) == 1
+    assert "the jobs go on by themselves: ray job status|logs|stop j1" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
