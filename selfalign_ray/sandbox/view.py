@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 import sysconfig
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ _SYSTEM = [
     "/etc/localtime", "/usr/share/zoneinfo", "/usr/share/locale",
 ]  # fmt: skip
 _TMP, _BELOW = "/tmp", "/.below"  # noqa: S108 - the view's own
+_CLOCK_REALTIME_COARSE = 5  # linux/time.h; the clock of files' times
 _BASE = "/dev"  # where the view is put together: a folder that is always there
 
 
@@ -126,12 +128,14 @@ def _bind(source: str, target: str, *, folder: bool) -> None:
 class Scratch:
     """The folders that a sample may write into; made anew once a sample has written.
 
-    Whether one has is read off the change time of the folder, which no sample can set.
+    Whether one has is read off the change times of folders, which no sample can set.
     """
 
     def __init__(self, view: View, folders: list[str], *, megabytes: int, files: int) -> None:
         self._view, self._folders = view, folders
         self._options = f"size={megabytes}m,nr_inodes={files},mode=1777"
+        parents = {parent for path in (*view.below, *view.links_below) for parent in _above(path)}
+        self._watched = [*folders, *sorted(parents)]
         self._clean: list[tuple[int, ...]] = []
 
     def mount(self) -> None:
@@ -144,9 +148,16 @@ class Scratch:
             _link(path, to)
         os.chdir(self._folders[0])
         self._clean = self._state()
+        # Before Linux 6.13 a change has the time of the last tick: one in this would not be seen.
+        tick = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+        while time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) == tick:
+            time.sleep(0.001)
 
     def touched(self) -> bool:
-        return self._state() != self._clean
+        try:
+            return self._state() != self._clean
+        except OSError:  # a folder has another name
+            return True
 
     def unmount(self) -> None:
         os.chdir("/")
@@ -154,5 +165,10 @@ class Scratch:
             kernel.unmount(folder)
 
     def _state(self) -> list[tuple[int, ...]]:
-        stats = [Path(folder).stat() for folder in self._folders]
+        stats = [Path(folder).stat() for folder in self._watched]
         return [(s.st_ctime_ns, s.st_mtime_ns, s.st_mode, s.st_uid) for s in stats]
+
+
+def _above(path: str) -> list[str]:
+    """The folders between the scratch at /tmp and what it shows, which are the scratch's own."""
+    return [str(p) for p in Path(path).parents if str(p).startswith(f"{_TMP}/")]
