@@ -81,6 +81,7 @@ pidfd_open prctl seccomp setgroups setns setresgid setresuid setsid tgkill umoun
 
 _ALL = 0xFFFFFFFF
 _AF_UNIX = 1
+_SOCK_CONNECTED = (1, 5)  # stream, seqpacket; a datagram goes to any socket that has a path
 _CLONE_THREAD = 0x00010000
 # The namespace flags of linux/sched.h: mount, cgroup, uts, ipc, user, pid, net
 _CLONE_NEW = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
@@ -140,7 +141,8 @@ def _checked(*, forks: bool) -> Iterator[tuple[str, Rule]]:
     thread = Check(0, _CLONE_THREAD, _CLONE_THREAD, ALLOW)
     yield "clone", Rule((*new, thread), ALLOW if forks else EPERM)
     local = (Check(0, _ALL, _AF_UNIX, ALLOW),)
-    yield "socketpair", Rule(local, EPERM)
+    addressed = (Check(1, 0xF, kind, EPERM) for kind in range(16) if kind not in _SOCK_CONNECTED)
+    yield "socketpair", Rule((*addressed, *local), EPERM)
     yield "socket", Rule(local if forks else (), EPERM)
     yield "prctl", Rule(tuple(Check(0, _ALL, option, ALLOW) for option in _PR_HARMLESS), EPERM)
     yield "ioctl", Rule(tuple(Check(1, _ALL, request, ALLOW) for request in _IOCTLS), EPERM)

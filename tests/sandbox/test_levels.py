@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,41 @@ def test_a_poorer_machine_runs_at_the_best_level_that_it_has(tmp_path, machine, 
     verdicts = {name: row["verdict"] for name, row in rows.items()}
     assert verdicts == EXPECTED
     assert kept.read_text() == "of the worker"
+
+
+SENDS = """
+import socket
+a, b = socket.socketpair(socket.AF_UNIX, socket.{kind})
+a.send(b"to its other end")
+assert b.recv(16) == b"to its other end"
+try:
+    a.sendto(b"to the machine", {address!r})
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("machine", "level"),
+    [
+        (["--user", "--no-namespaces"], "B"),
+        (["--user", "--no-namespaces", "--no-landlock"], "C"),
+    ],
+)
+def test_no_socket_of_the_machine_hears_from_a_sample(tmp_path, machine, level):
+    address = str(tmp_path / "log")
+    kinds = ("SOCK_DGRAM", "SOCK_RAW", "SOCK_STREAM", "SOCK_SEQPACKET")
+    rows = [{"id": k, "code": SENDS.format(kind=k, address=address), "tests": ""} for k in kinds]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(address)
+        Path(address).chmod(0o777)
+        log.setblocking(False)
+        found = run_on(tmp_path, machine, rows, "--minimum-level", level)
+        with pytest.raises(BlockingIOError):
+            log.recv(100)
+    assert {row["level"] for row in found.values()} == {level}
+    verdicts = [found[kind]["verdict"] for kind in kinds]
+    assert verdicts == ["exception", "exception", "passed", "passed"]
 
 
 def test_without_seccomp_the_last_level_judges_only_if_it_is_asked_for(tmp_path):

@@ -68,8 +68,18 @@ def test_the_fork_profile_starts_processes_in_the_same_namespaces():
 def test_no_socket_but_a_local_pair(kind):
     assert of_both("socket", [1], **kind) == EPERM
     assert of_both("socket", [2], **kind) == EPERM
-    assert of_both("socketpair", [1], **kind) == ALLOW
-    assert of_both("socketpair", [16], **kind) == EPERM
+    assert of_both("socketpair", [1, 1], **kind) == ALLOW
+    assert of_both("socketpair", [16, 1], **kind) == EPERM
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("kind", [A, B, C])
+def test_a_local_pair_sends_to_its_other_end_alone(machine, kind):
+    for of_connections in (1, 5, 1 | 0o4000 | 0o2000000):  # SOCK_NONBLOCK, SOCK_CLOEXEC
+        assert of_both("socketpair", [1, of_connections], machine, **kind) == ALLOW
+    for addressed in {*range(16)} - {1, 5}:
+        assert of_both("socketpair", [1, addressed], machine, **kind) == EPERM
+        assert of_both("socketpair", [1, addressed | 0o4000], machine, **kind) == EPERM
 
 
 @pytest.mark.parametrize("kind", [B, C])
