@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import socket
@@ -35,8 +36,20 @@ def framed(*texts: str) -> bytes:
     return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
 
 
+def _pipes(number: int) -> list[tuple[int, int]]:
+    """So many pipes, or none of them and an OSError."""
+    pipes: list[tuple[int, int]] = []
+    try:
+        pipes.extend(os.pipe() for _ in range(number))
+    except OSError:
+        for descriptor in itertools.chain(*pipes):
+            os.close(descriptor)
+        raise
+    return pipes
+
+
 class Execution:
-    """One sample under way."""
+    """One sample under way; an OSError where there are no descriptors left for it."""
 
     def __init__(
         self,
@@ -50,8 +63,7 @@ class Execution:
         # Goes from here into the sample's own pipe, past the zygote, and is read after the tests.
         self.outcome = Outcome(nonce=os.urandom(NONCE_BYTES), may_kill=config.profile == "fork")
         self._pending = memoryview(framed(*texts) + self.outcome.nonce)
-        pipes = [os.pipe() for _ in range(4)]
-        (theirs, self._source), *others = pipes
+        (theirs, self._source), *others = _pipes(4)
         self._sinks = [read for read, _ in others]  # stdout, stderr, report
         self._kept: list[list[bytes]] = [[], [], []]
         self._room = [config.output_bytes, config.output_bytes, _REPORT_BYTES]

@@ -153,6 +153,7 @@ class Zygote:
 
         Raises:
             StartError: a layer does not hold, or it took too long.
+            OSError: the machine has no room for another process.
         """
         self.samples = 0
         self._last_words = ""
@@ -170,7 +171,8 @@ class Zygote:
             root,
             plan["profile"],
         ]
-        with theirs:
+        with theirs, contextlib.ExitStack() as unless_started:
+            unless_started.callback(self.control.close)
             self._process = subprocess.Popen(  # noqa: S603
                 command,
                 stdin=subprocess.DEVNULL,
@@ -181,6 +183,7 @@ class Zygote:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+            unless_started.pop_all()
         self.pid = self._process.pid
         self.control.settimeout(start_seconds)
         try:

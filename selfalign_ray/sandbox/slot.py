@@ -49,8 +49,8 @@ class Slot:
             return self._verdict(outcome, read(outcome, 0), "shared")
         try:
             verdict = self._judge(code, tests or "", limited(self._config, cpu_seconds))
-        except StartError as error:
-            outcome = Outcome(nonce=b"", infra=f"no zygote: {error}")
+        except (StartError, OSError) as error:  # the machine has no more memory, or files
+            outcome = Outcome(nonce=b"", infra=f"did not run: {error}")
             verdict = self._verdict(outcome, read(outcome, 0), "shared")
         if verdict.verdict == "infra":
             self.close()
@@ -108,11 +108,13 @@ class Slot:
         first, second = (self._zygote(part, code, tests) for part in ("run", "solution"))
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            runs = [
-                Execution(first, ["", tests], config, "tests", [ours.fileno()]),
-                Execution(second, [code, ""], config, "solution", [theirs.fileno()]),
-            ]
-        outcomes = run_together(runs)
+            asking = Execution(first, ["", tests], config, "tests", [ours.fileno()])
+            try:
+                asked = Execution(second, [code, ""], config, "solution", [theirs.fileno()])
+            except OSError:
+                asking.finish()
+                raise
+        outcomes = run_together([asking, asked])
         of_tests, of_code = (read(outcome, config.cpu_seconds) for outcome in outcomes)
         reading = of_tests
         if of_tests.verdict != "passed" and of_code.verdict != "passed":

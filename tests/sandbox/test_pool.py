@@ -1,9 +1,12 @@
 import contextlib
+import errno
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -227,6 +230,61 @@ def broken(slot):
     from selfalign_ray.sandbox.launch import StartError
 
     raise StartError("no memory for it")
+
+
+def from_call(number, error, call):
+    """The call, which fails with this error from a certain time on."""
+    calls = itertools.count()
+
+    def made(*arguments, **options):
+        if next(calls) >= number:
+            raise OSError(error, os.strerror(error))
+        return call(*arguments, **options)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (subprocess, "Popen", errno.EAGAIN),
+        (tempfile, "TemporaryDirectory", errno.ENOSPC),
+        (os, "pipe", errno.EMFILE),
+        (Path, "read_text", errno.EMFILE),
+    ],
+)
+def test_what_the_machine_has_no_more_of_is_infra_until_it_has(
+    configured, monkeypatch, owner, name, error
+):
+    with Sandbox(configured()) as sandbox:
+        sandbox._slots[0].close()
+        monkeypatch.setattr(owner, name, from_call(0, error, getattr(owner, name)))
+        [verdict] = sandbox.judge([ADD])
+        assert verdict.verdict == "infra"
+        assert os.strerror(error) in verdict.detail
+        monkeypatch.undo()
+        assert sandbox.judge([ADD])[0].verdict == "passed"
+
+
+@pytest.mark.parametrize("number", [0, 3, 5])  # of eight pipes
+def test_a_worker_without_descriptors_loses_none(configured, monkeypatch, number):
+    with Sandbox(configured(assurance="split", attempts=1)) as sandbox:
+        sandbox._slots[0].close()
+        before = descriptors()
+        for owner, name in ((subprocess, "Popen"), (os, "pipe")):
+            call = getattr(owner, name)
+            monkeypatch.setattr(owner, name, from_call(number % 2, errno.EMFILE, call))
+            assert sandbox.judge([ADD])[0].verdict == "infra"
+            monkeypatch.undo()
+            assert descriptors() == before
+        assert sandbox.judge([ADD])[0].verdict == "passed"
+        monkeypatch.setattr(os, "pipe", from_call(number, errno.EMFILE, os.pipe))
+        assert sandbox.judge([ADD])[0].verdict == "infra"
+        assert descriptors() == before
+
+
+def descriptors():
+    return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}
 
 
 def test_a_worker_that_is_killed_takes_its_samples_along(tmp_path):
