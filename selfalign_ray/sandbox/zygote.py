@@ -92,6 +92,7 @@ class Zygote:
         self._baseline = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf(
             "SC_PAGE_SIZE"
         )
+        self._pid = os.getpid()
         self._own_pids = -1
         # Where a sample may write. multiprocessing keeps its semaphores in shared memory.
         folders = view.scratch_folders(packages)
@@ -308,6 +309,10 @@ class Zygote:
         for kind, values in self._limits:
             resource.setrlimit(kind, values)
         kernel.drop_capabilities()
+        if self._own_pids < 0:  # else the kernel ends it with the zygote's namespace
+            kernel.die_with_parent()  # a change of user would take it back
+            if os.getppid() != self._pid:
+                os._exit(1)
         if self._ruleset >= 0:
             kernel.landlock_enter(self._ruleset)
             os.close(self._ruleset)

@@ -1,8 +1,11 @@
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ import pytest
 from selfalign_ray.errors import UserError
 from selfalign_ray.sandbox import launch, pool
 from selfalign_ray.sandbox.config import LEVELS
-from selfalign_ray.sandbox.launch import StartError, ladder, plan_of, policy_of
+from selfalign_ray.sandbox.execution import Execution
+from selfalign_ray.sandbox.launch import StartError, Zygote, ladder, plan_of, policy_of
 from selfalign_ray.settings import check
 
 pytestmark = pytest.mark.sandbox
@@ -138,6 +142,46 @@ def test_probe_names_levels_layers_and_canaries(tmp_path):
     assert "+ seccomp" in done.stdout
     assert "read a file of the worker" in done.stdout
     assert "level A: no (" in done.stdout
+
+
+@pytest.mark.parametrize("rung", ladder(), ids=lambda rung: rung.name())
+def test_a_sample_ends_with_its_zygote(configured, rung):
+    config = configured()
+    try:
+        zygote = Zygote(plan_of(config, rung), config.start_seconds)
+    except StartError as error:
+        pytest.skip(str(error))
+    code = "import time\nprint('runs', flush=True)\ntime.sleep(10**9)"
+    execution = Execution(zygote, [code, ""], config, "script")
+    deadline = time.monotonic() + 30
+    while not execution._kept[0] and time.monotonic() < deadline:
+        execution.advance()
+        time.sleep(0.01)
+    family = [zygote.pid, *below(zygote.pid)]
+    assert len(family) == (3 if rung.namespaces else 2)
+    try:
+        os.kill(family[-2], signal.SIGKILL)
+        while any(map(is_alive, family)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not is_alive(family[-1])
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(family[-1], signal.SIGKILL)
+        execution.finish()
+        zygote.close()
+
+
+def below(pid):
+    """Its child, the child of that, and so on: each has one."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [found for child in children for found in (int(child), *below(child))]
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_the_policy_hash_follows_what_is_enforced(configured):
