@@ -42,7 +42,7 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-_SET_IDS = (1 << 6) | (1 << 7)  # CAP_SETGID, CAP_SETUID
+_OVER_USERS = (1 << 5) | (1 << 6) | (1 << 7)  # CAP_KILL, CAP_SETGID, CAP_SETUID
 _INSIDE_ID = 1000  # what a sample sees as its user and group
 _SETTINGS = (
     "cpu_seconds", "cpu_backstop_seconds", "memory_mb", "scratch_mb", "scratch_files", "file_mb",
@@ -239,10 +239,10 @@ class Zygote:
 
 
 def may_change_user() -> bool:
-    """Whether this process is root with the right to become somebody else."""
+    """Whether this process is root with the rights to become somebody else and to end that one."""
     status = Path("/proc/self/status").read_text()
     effective = int(status.partition("CapEff:")[2].split()[0], 16)
-    return os.geteuid() == 0 and effective & _SET_IDS == _SET_IDS
+    return os.geteuid() == 0 and effective & _OVER_USERS == _OVER_USERS
 
 
 def _outside_id(pid: int) -> int:

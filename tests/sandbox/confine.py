@@ -25,8 +25,8 @@ LANDLOCK = ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_s
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name in (
-        "user", "no-capabilities", "no-namespaces", "no-user-namespaces", "no-landlock",
-        "no-seccomp",
+        "user", "no-capabilities", "no-kill", "no-namespaces", "no-user-namespaces",
+        "no-landlock", "no-seccomp",
     ):  # fmt: skip
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("command", nargs="+")
@@ -49,6 +49,8 @@ def main() -> None:
     if options.no_capabilities:
         kernel.drop_bounding_capabilities()
         kernel.drop_capabilities()
+    if options.no_kill and os.geteuid() == 0:
+        kernel._prctl(24, 5)  # PR_CAPBSET_DROP, CAP_KILL: gone with the program that follows
     machine = os.uname().machine
     known = numbers(machine)
     kernel.no_new_privileges()

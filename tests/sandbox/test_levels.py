@@ -66,6 +66,7 @@ def run_on(tmp_path, machine, rows, *options):
         (["--user", "--no-namespaces"], "B"),
         (["--user", "--no-user-namespaces"], "B"),
         (["--no-capabilities", "--no-namespaces"], "B"),
+        (["--no-kill", "--no-namespaces"], "B"),
         (["--user", "--no-namespaces", "--no-landlock"], "C"),
     ],
 )
