@@ -209,7 +209,9 @@ STRENGTH = pa.struct(
         pa.field("assert_kinds", TEXTS),  # validation/expectations.py, sorted
         pa.field("lookup_share", pa.float64()),  # of expectations that the solution holds
         pa.field("stubs", pa.int32()),  # solutions with one function that does nothing
-        pa.field("stubs_passed", TEXTS),  # of them, those that the tests accept, by name
+        # Of them, those that the tests accept, by name; null where not all could be tried, or
+        # there is none and no mutant is killed either.
+        pa.field("stubs_passed", TEXTS),
         pa.field("mutants", pa.int32()),  # solutions with one small change
         pa.field("mutants_killed", pa.int32()),  # of them, with another verdict than passed
         pa.field("killed_share", pa.float64()),  # null where there is no mutant

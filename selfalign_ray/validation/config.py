@@ -65,7 +65,8 @@ class StrengthConfig:
     cpu_seconds: float = setting(gt=0)  # of a stub or mutant, or what follows if that is more
     cpu_multiple: float = setting(ge=1)  # of the solution's own CPU time
     max_lookup_share: float | None = setting(ge=0, le=1)  # answers_by_lookup
-    refuse_passing_stubs: bool  # weak_tests
+    # weak_tests; unmeasured where no stub can be made and no mutant is killed either
+    refuse_passing_stubs: bool
     min_killed_share: float | None = setting(ge=0, le=1)  # few_killed
     min_line_coverage: float | None = setting(ge=0, le=1)  # uncovered_lines
     min_branch_coverage: float | None = setting(ge=0, le=1)  # uncovered_branches

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from selfalign_ray.ids import content_id
 from selfalign_ray.sandbox.suite import main_guard
-from selfalign_ray.validation.definitions import parse
+from selfalign_ray.validation.definitions import define_lambdas, parse
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -67,8 +67,8 @@ class Instrumented:
 def instrument(code: str) -> Instrumented | None:
     """The solution with marks; None where its syntax cannot be read or written.
 
-    A solution without a function has marks at its top level instead. What stands under a main
-    guard does not run with tests, and is left out.
+    A lambda with a name is a function. A solution without one has marks at its top level instead.
+    What stands under a main guard does not run with tests, and is left out.
     """
     tree = parse(code.removeprefix("\ufeff"))
     if tree is None:
@@ -76,6 +76,7 @@ def instrument(code: str) -> Instrumented | None:
     name = f"marks_{content_id(code)[:8]}"
     try:
         main_guard(tree)
+        define_lambdas(tree)
         marker = _Marker(name)
         marker.mark_functions(tree.body)
         if not marker.functions:

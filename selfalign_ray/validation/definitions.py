@@ -52,6 +52,31 @@ def parameters(function: Function, *, method: bool) -> list[ast.arg]:
     return positional[method and not static :] + rest
 
 
+def define_lambdas(tree: ast.Module) -> None:
+    """Makes each `name = lambda ...` the function that it is, wherever it stands."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        for name in ("body", "orelse", "finalbody"):
+            statements = getattr(node, name, [])
+            statements[:] = map(_defined, statements)
+        todo += _statements(node)
+
+
+def _defined(node: ast.stmt) -> ast.stmt:
+    match node:
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=ast.Lambda() as given)
+            | ast.AnnAssign(target=ast.Name(id=name), value=ast.Lambda() as given)
+        ):
+            (function,) = ast.parse(f"def {name}(): pass").body
+            assert isinstance(function, ast.FunctionDef)
+            function.args = given.args
+            function.body = [ast.copy_location(ast.Return(given.body), given.body)]
+            return ast.copy_location(function, node)
+    return node
+
+
 def parse(code: str) -> ast.Module | None:
     """The syntax tree; None where there is none, or where it is too deep."""
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from selfalign_ray.validation.metrics import passing
 
 Row = dict[str, Any]
+SANDBOX_FAILED = "sandbox_failed"  # the gate of what the sandbox could not run: no fault of the row
 # Columns with a value for each sample, `gate` among its fields. A row may lack some.
 GATED = ("metrics", "strength", "cross_execution", "judge")
 
@@ -37,10 +38,13 @@ def reason_of(row: Row, column: str, order: Sequence[str]) -> str | None:
     """Why a row with this column filled in stops, where no sample is left.
 
     It is the gate of the column that refused most of its samples, the first in `order` of equals;
-    None where a sample is left or the column refused none.
+    sandbox_failed where that refused any, which done again may be left. None where a sample is
+    left or the column refused none.
     """
     had: str | None = row["drop_reason"]
     gates = Counter(str(m["gate"]) for m in row[column] or () if m["gate"] is not None)
     if had is not None or not gates or next(ungated(row), None) is not None:
         return had
+    if SANDBOX_FAILED in gates:
+        return SANDBOX_FAILED
     return min(gates, key=lambda gate: (-gates[gate], order.index(gate)))

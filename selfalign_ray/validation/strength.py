@@ -21,9 +21,9 @@ from selfalign_ray.sandbox.suite import main_guard
 from selfalign_ray.sandbox.verdict import Verdict
 from selfalign_ray.validation.config import StrengthConfig
 from selfalign_ray.validation.coverage import Coverage, Instrumented, instrument
-from selfalign_ray.validation.definitions import parse
+from selfalign_ray.validation.definitions import define_lambdas, parse
 from selfalign_ray.validation.expectations import assert_kinds
-from selfalign_ray.validation.gates import reason_of, ungated
+from selfalign_ray.validation.gates import SANDBOX_FAILED, reason_of, ungated
 from selfalign_ray.validation.lookup import lookup_share
 from selfalign_ray.validation.mutants import Mutant, mutants
 from selfalign_ray.validation.sandboxes import in_sandboxes
@@ -61,7 +61,7 @@ def strength(ds: Dataset, cfg: RunConfig) -> Dataset:
         `schemas.CHECKED` rows without `cross_execution`, as many as came in, in any order. A row
         whose samples were all refused has as drop_reason the gate that refused most of them:
         unmeasured, answers_by_lookup, weak_tests, few_killed, uncovered_lines or
-        uncovered_branches.
+        uncovered_branches; sandbox_failed where the sandbox failed on what a gate needs of one.
     """
     sandbox = dataclasses.replace(
         cfg.sandbox,
@@ -133,6 +133,7 @@ def _subjects(number: int, row: Row, cfg: StrengthConfig) -> list[_Subject]:
         measures: Row = dict.fromkeys(schemas.STRENGTH.names)
         if solution is not None and tests_tree is not None:
             _attempt(main_guard, solution)
+            define_lambdas(solution)
             measures["assert_kinds"] = _attempt(assert_kinds, tests_tree)
             share = _attempt(lookup_share, solution, tests_tree, row["instruction"] or "")
             measures["lookup_share"] = share
@@ -200,13 +201,14 @@ def _measures(subject: _Subject, cfg: StrengthConfig) -> list[Row]:
     of_stubs, of_mutants = variants[: len(made or ())], variants[len(made or ()) :]
     judged = [s for s in zip(made or (), of_stubs, strict=True) if s[1].verdict != "infra"]
     idle = [_IDLE] if subject.coverage is not None and not subject.coverage.entered else []
+    passed = idle + [stub.name for stub, verdict in judged if verdict.verdict == "passed"]
     killed = [v.verdict != "passed" for v in of_mutants if v.verdict != "infra"]
+    # Where there is no stub, a mutant that is noticed says as much: that the tests look.
+    all_failed = len(judged) == len(of_stubs) and bool(judged or any(killed))
     total = len(killed) + subject.unreached
     measures = subject.measures | {
         "stubs": None if made is None else len(judged) + len(idle),
-        "stubs_passed": None
-        if made is None
-        else idle + [stub.name for stub, verdict in judged if verdict.verdict == "passed"],
+        "stubs_passed": passed if passed or all_failed else None,
         "mutants": None if mutated is None else total,
         "mutants_killed": None if mutated is None else sum(killed),
         "killed_share": sum(killed) / total if total else None,
@@ -216,6 +218,8 @@ def _measures(subject: _Subject, cfg: StrengthConfig) -> list[Row]:
         "cpu_seconds": sum(verdict.cpu_seconds for verdict in subject.verdicts),
     }
     measures["gate"] = measures["gate"] or gate_of(measures, cfg)
+    if measures["gate"] == "unmeasured" and any(v.verdict == "infra" for v in subject.verdicts):
+        measures["gate"] = SANDBOX_FAILED
     first, *others = subject.sample_indexes
     count("strength", samples=1 + len(others), runs=measures["runs"])
     count("strength", cpu_seconds=measures["cpu_seconds"])

@@ -50,6 +50,7 @@ def test_the_first_column_that_refused_a_sample_names_the_gate() -> None:
         (["b", "a", None], None),
         (["b", "a"], None),  # the third was not measured
         (["b", "a", "c"], "a"),  # of equals the first in the order
+        (["b", "b", "sandbox_failed"], "sandbox_failed"),  # which may get through another time
     ],
 )
 def test_a_row_stops_by_the_gate_of_most_samples(strength: list[str], reason: str | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from omegaconf import OmegaConf
 
 from selfalign_ray import schemas
 from selfalign_ray.config import conf_dir
+from selfalign_ray.resume import ERRORS
 from selfalign_ray.sandbox.__main__ import settings as sandbox_settings
 from selfalign_ray.sandbox.pool import Sandbox
+from selfalign_ray.sandbox.verdict import Verdict
 from selfalign_ray.validation.config import StrengthConfig
 from selfalign_ray.validation.strength import add_strength, gate_of, lookup_gate, strength
 from selfalign_ray.watch import tally
@@ -122,6 +125,22 @@ PLANTED = {
                        None),
     "unittest": (ADD, "import unittest\nclass T(unittest.TestCase):\n    def test_add(self):\n"
                  "        self.assertEqual(add(1, 2), 3)\n", None),
+    "named lambda": ("add = lambda a, b: a + b", GOOD, None),
+    "type of a lambda alone": ("add = lambda a, b: a + b", "assert isinstance(add(1, 2), int)",
+                               "weak_tests"),
+    "lambda in a class": (
+        "class Sums:\n    add: object = lambda self, a, b: a + b",
+        "assert Sums().add(1, 2) == 3\nassert Sums().add(2, 2) == 4", None),
+    "lambda beside a function": ("add = lambda a, b: a + b\ndef other(): pass", GOOD, None),
+    "operators": ("class Two:\n    def __add__(self, other):\n        return 2 + other\n",
+                  "assert Two() + 3 == 5", None),
+    "operators of any value": (
+        "class Two:\n    def __add__(self, other):\n        return 2 + other\n",
+        "Two() + 3", "unmeasured"),
+    "constant": ("primes = [2, 3, 5]", "assert sum(primes) == 10", None),
+    "constant of any value": ("primes = [2, 3, 5]", "assert primes", "unmeasured"),
+    "function of another module": ("from operator import add", "assert add(1, 2) == 3",
+                                   "unmeasured"),
     "too deep": ("x = " + "-" * 9_000 + "1", "assert x", "unmeasured"),
     "too long": (ADD + "\nx = 1" * 5_000, GOOD, "unmeasured"),
     "endless": ("def down(n):\n    while n > 0:\n        n -= 1\n    return n",
@@ -145,6 +164,59 @@ def test_each_planted_case_ends_where_it_should(sandbox: Sandbox) -> None:
     assert found["lookup"]["runs"] == found["too deep"]["runs"] == 0
     assert found["endless"]["mutants_killed"] > 0
     assert found["endless"]["cpu_seconds"] < 3, "an endless loop has to cost little"
+
+
+class Failing:
+    """The sandbox, which fails on the programs that are named."""
+
+    def __init__(self, sandbox: Sandbox, fails: Callable[[str], bool]) -> None:
+        self._sandbox, self._fails = sandbox, fails
+
+    def judge(self, programs: list[tuple[str, str]], *limits: Any) -> list[Verdict]:
+        verdicts = self._sandbox.judge(programs, *limits)
+        return [
+            replace(verdict, verdict="infra", stderr="") if self._fails(code) else verdict
+            for (code, _), verdict in zip(programs, verdicts, strict=True)
+        ]
+
+
+WEAK = "assert isinstance(add(1, 2), int)"
+MARKED, STUB = "marks_", "return None"  # what programs with marks, and a stub of ADD, hold
+
+
+@pytest.mark.parametrize(
+    ("fails", "tests", "changes", "gate"),
+    [
+        (lambda code: True, GOOD, {}, "sandbox_failed"),
+        (lambda code: STUB in code, GOOD, {}, "sandbox_failed"),
+        (lambda code: STUB in code, WEAK, {}, "weak_tests"),
+        (lambda code: MARKED in code, GOOD, {}, None),
+        (lambda code: MARKED in code, "assert sum([1, 2]) == 3", {}, "sandbox_failed"),
+        (lambda code: MARKED in code, GOOD, {"min_line_coverage": 0.5}, "sandbox_failed"),
+        (lambda code: True, GOOD, {"refuse_passing_stubs": False}, None),
+        (
+            lambda code: MARKED not in code,
+            GOOD,
+            {"refuse_passing_stubs": False, "min_killed_share": 0.5},
+            "sandbox_failed",
+        ),
+    ],
+)
+def test_what_the_sandbox_failed_on_has_passed_no_gate(
+    sandbox: Sandbox, fails: Callable[[str], bool], tests: str, changes: Row, gate: str | None
+) -> None:
+    failing: Any = Failing(sandbox, fails)
+    (out,) = add_strength(table(row((ADD, tests))), failing, config(**changes), 1).to_pylist()
+    assert out["drop_reason"] == out["strength"][0]["gate"] == gate
+    assert gate != "sandbox_failed" or gate in ERRORS
+
+
+def test_a_row_with_a_sample_that_the_sandbox_failed_on_can_be_done_again(sandbox: Sandbox) -> None:
+    failing: Any = Failing(sandbox, lambda code: "kept" in code)
+    programs = [(ADD, WEAK), (f"{ADD}\nkept = 1", GOOD), (f"{ADD}\n", WEAK)]
+    (out,) = add_strength(table(row(*programs)), failing, config(), 1).to_pylist()
+    assert [m["gate"] for m in out["strength"]] == ["weak_tests", "sandbox_failed", "weak_tests"]
+    assert out["drop_reason"] == "sandbox_failed"
 
 
 def test_hostile_code_and_tests_are_survived(sandbox: Sandbox) -> None:
@@ -200,7 +272,7 @@ def test_the_same_rows_are_measured_the_same_in_any_block(sandbox: Sandbox) -> N
 def test_the_examples_that_the_model_sees_are_strong(sandbox: Sandbox) -> None:
     shown = [yaml.safe_load(path.read_text()) for path in sorted(EXAMPLES.glob("*.yaml"))]
     rows = [row((e["solution"], e["tests"])) for e in shown]
-    out = add_strength(table(*rows), sandbox, config(mutants=0), 1).to_pylist()
+    out = add_strength(table(*rows), sandbox, config(), 1).to_pylist()
     refused = {
         e["instruction"]: r["strength"][0]["stubs_passed"]
         for e, r in zip(shown, out, strict=True)
