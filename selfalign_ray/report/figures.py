@@ -164,9 +164,11 @@ def _take_samples(figures: Figures, stages: Sequence[SavedStage]) -> None:
     figures.verdicts = _most_first(verdicts)
     figures.not_executed = _most_first(unexecuted)
     if (selected := holding(stages, "sanitise")) is not None:
-        for batch in selected.batches(["sanitised"]):
+        for batch in selected.batches(["sanitised", "choice"]):
             for row in to_rows(batch):
-                refused.update(s["drop_reason"] for s in row["sanitised"] or () if s["drop_reason"])
+                if not row["choice"]:  # the further choices of a row have the same samples
+                    reasons = (s["drop_reason"] for s in row["sanitised"] or ())
+                    refused.update(reason for reason in reasons if reason)
     figures.refused = _most_first(refused)
     figures.vacuous_share = vacuous / measured if measured else None
 

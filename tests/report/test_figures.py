@@ -8,7 +8,7 @@ from selfalign_ray.report.engines import Level
 from selfalign_ray.report.figures import Figures, as_data, take_figures
 from selfalign_ray.report.hops import hop_of
 from selfalign_ray.report.saved import chain
-from tests.report.conftest import TABLE, hop_row, sample, stages_of_a_run
+from tests.report.conftest import TABLE, hop_row, sample, selected_row, stages_of_a_run
 
 
 def figures_of(run_dir: Path, table: list[str] = TABLE) -> Figures:
@@ -99,6 +99,20 @@ def test_what_refused_passing_samples(write_run: Callable[..., Path]) -> None:
     chosen[0]["sanitised"][0]["drop_reason"] = "bad_fence"
     figures = figures_of(write_run(metrics=metrics, duplicates=chosen))
     assert figures.refused == {"trivial_tests": 1, "bad_fence": 1}
+
+
+def test_a_row_of_several_choices_refuses_its_samples_once(write_run: Callable[..., Path]) -> None:
+    sanitised = [
+        {"sample_index": n, "response": None, "drop_reason": None if n else "incomplete"}
+        for n in range(4)
+    ]
+    chosen = [
+        selected_row(0, sanitised=sanitised, choice=n, sample_index=n + 1, drop_reason=reason)
+        for n, reason in enumerate(["duplicate_instruction", None, None])
+    ]
+    unchosen = selected_row(1, sanitised=sanitised[:1], choice=None, drop_reason="no_choice")
+    figures = figures_of(write_run(duplicates=[*chosen, unchosen]))
+    assert figures.refused == {"incomplete": 2}
 
 
 def test_what_refused_samples_for_their_tests(write_run: Callable[..., Path]) -> None:
