@@ -26,7 +26,10 @@ RESPONSES = "responses.jsonl"
 DATASET = "instruction_dataset.jsonl"
 HITS = "benchmark_hits.jsonl"
 
-_SEEDS = ("quality", "unique", "near_duplicates", "decontamination", "sample", "docstring_judge")
+_SEEDS = (
+    *("quality", "typecheck", "unique", "near_duplicates", "decontamination", "sample"),
+    "docstring_judge",
+)
 _SEED_COLUMNS = [name for name in schemas.SEED.names if name in schemas.HOPS.names]
 _SEED_COLUMNS.remove("drop_reason")
 _CONCEPTS_COLUMNS = [*_SEED_COLUMNS, "concepts", "model"]

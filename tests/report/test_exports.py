@@ -5,9 +5,18 @@ from typing import Any
 
 import pytest
 
+from selfalign_ray import pipeline, schemas
+from selfalign_ray.config import RunConfig
 from selfalign_ray.report.exports import write_exports
 from selfalign_ray.report.saved import chain
-from tests.report.conftest import TABLE, hop_row, selected_row, stages_of_a_run
+from tests.report.conftest import (
+    TABLE,
+    hop_row,
+    row,
+    selected_row,
+    stages_of_a_run,
+    write_stage,
+)
 
 UNTIL_RESPONSES = TABLE[: TABLE.index("responses") + 1]
 
@@ -94,10 +103,21 @@ def test_any_text_stays_on_its_line(write_run: Callable[..., Path], text: str) -
     assert json.loads(data)["response"] == text
 
 
-def test_a_run_with_hops_saved_apart(write_run: Callable[..., Path]) -> None:
-    from selfalign_ray import schemas
-    from tests.report.conftest import write_stage
+def test_the_functions_are_those_that_the_last_stage_of_seeds_kept(
+    tmp_path: Path, run_config: Callable[..., RunConfig]
+) -> None:
+    stages = pipeline.stages(run_config("seeds.docstring_judge.enabled=true"))
+    names = [s.name for s in stages if s.gives is schemas.SEED and s.saves]
+    assert "typecheck" in names
+    rows = [row(n) for n in range(len(names) + 1)]
+    for number, name in enumerate(names):
+        rows[number]["drop_reason"] = "refused"
+        write_stage(tmp_path, name, [name], schemas.SEED, rows[number:])
+        counts = export(tmp_path, names[: number + 1])
+        assert counts["filtered_functions.jsonl"] == len(names) - number
 
+
+def test_a_run_with_hops_saved_apart(write_run: Callable[..., Path]) -> None:
     run_dir = write_run(metrics=None, duplicates=None)
     first = [hop_row(n, 1) for n in range(7)]
     first.append(hop_row(7, 1, concepts=None, drop_reason="no_concepts"))
