@@ -8,6 +8,7 @@ import pytest
 
 from selfalign_ray import pipeline
 from selfalign_ray.config import conf_dir
+from selfalign_ray.report import exports
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,6 +39,12 @@ def test_each_file_has_its_line_in_the_tree(path):
 def test_each_stage_has_its_row(run_config):
     for stage in pipeline.stages(run_config("recipe=independent_tests")):
         assert f"| `{stage.name}` |" in README
+
+
+def test_each_file_of_a_run_is_listed():
+    listed = README.split("## What comes out")[1].split("```")[1].split()
+    names = [exports.FUNCTIONS, exports.CONCEPTS, exports.INSTRUCTIONS, exports.RESPONSES]
+    assert {*names, exports.DATASET, exports.HITS} <= {*listed}
 
 
 def test_each_group_of_the_config_is_listed():

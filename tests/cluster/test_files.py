@@ -51,13 +51,45 @@ def test_the_entrypoint_s_settings_exist_and_its_stages_fit(run_config):
     assert cfg.cluster.autoscaling
 
 
-@pytest.mark.parametrize("name", ["autoscaler.yaml", "slurm.sh", "submit.py"])
-def test_the_header_s_example_has_settings_that_exist(run_config, name):
+def of_header(name):
+    """The overrides of the example in a file's header."""
     text = (CLUSTER / name).read_text()
     found = re.search(r"(?:submit\.py|slurm\.sh) (runs_root=(?:.|\\\n)*?[^\\])\n", text)
     given = overrides(re.sub(r"\\\n#?", " ", found.group(1)))
+    return [text for text in given if not text.startswith("runs_root")]
+
+
+@pytest.mark.parametrize("name", ["autoscaler.yaml", "slurm.sh", "submit.py"])
+def test_the_header_s_example_has_settings_that_exist(run_config, name):
+    given = of_header(name)
     assert "experiment=starcoder2_15b" in given
-    run_config(*(text for text in given if not text.startswith("runs_root")))
+    run_config(*given)
+
+
+def test_each_sandbox_takes_a_cpu_of_a_node_that_may_come(run_config):
+    kuberay = [text for text in overrides(job()["entrypoint"]) if not text.startswith("runs_root")]
+    sandboxes = next(group for group in groups() if group["groupName"] == "sandbox-b")
+    machines = AUTOSCALER["available_node_types"]["sandbox"]
+    for given, name, cpus, most in (
+        (
+            kuberay,
+            "kuberay.yaml",
+            int(container(sandboxes)["resources"]["requests"]["cpu"]),
+            sandboxes["maxReplicas"],
+        ),
+        (
+            of_header("autoscaler.yaml"),
+            "autoscaler.yaml",
+            machines["resources"]["CPU"],
+            machines["max_workers"],
+        ),
+    ):
+        execution = run_config(*given).validation.execution
+        header = re.sub(r"\n# ", " ", (CLUSTER / name).read_text())
+        (said,) = re.findall(r"(\d+) of them ask for (\d+) (?:pods|machines)", header)
+        assert execution.num_cpus == 1
+        assert said == (str(execution.actors), str(execution.actors // cpus))
+        assert execution.actors // cpus <= most
 
 
 def test_engines_and_sandboxes_find_the_nodes_that_the_entrypoint_asks_for(run_config):
