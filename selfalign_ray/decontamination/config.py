@@ -44,6 +44,7 @@ class DecontaminationConfig:
     benchmarks: dict[str, BenchmarkConfig]
     allow: list[str]  # globs on "benchmark/item": solutions of these may stand in a row
     min_tokens: int = setting(ge=1)  # of a benchmark's text; a shorter one is not sought as text
+    min_prompt_tokens: int = setting(ge=1)  # of a prompt; below min_tokens all of it must be there
     gram_tokens: int = setting(ge=1)  # of an n-gram
     by_substring: bool  # all tokens of the text, in one run
     by_grams: bool  # a share of its n-grams, anywhere
@@ -55,5 +56,6 @@ class DecontaminationConfig:
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.near_share > self.share:
             yield "near_share", f"must be at most share ({self.share})"
-        if self.min_tokens < self.gram_tokens:
-            yield "min_tokens", f"must be at least gram_tokens ({self.gram_tokens})"
+        for name in ("min_tokens", "min_prompt_tokens"):
+            if getattr(self, name) < self.gram_tokens:
+                yield name, f"must be at least gram_tokens ({self.gram_tokens})"

@@ -1,8 +1,8 @@
 """Which rows hold benchmark text: an index of all benchmarks, and the search in a batch of rows.
 
 Found are copies: in other layout, case, quotes and comments, with another docstring, with letters
-that only look Latin, with other names and literals. Not found is what says the same in other
-words: a paraphrased task, or a solution with a statement more.
+that only look Latin, with other names and literals, without a task's examples. Not found is what
+says the same in other words: a paraphrased task, or a solution with a statement more.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from selfalign_ray.decontamination.normal import (
     outline,
     parsed,
     plain_tokens,
+    prose,
     quoted_blocks,
     shape_of,
 )
@@ -48,6 +49,7 @@ class Piece(NamedTuple):
     part: str
     words: str  # its tokens, a space around each
     grams: int  # distinct n-grams
+    enough: float  # share of them that is a hit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +68,18 @@ class Index:
 def build_index(texts: Sequence[Text], cfg: DecontaminationConfig) -> Index:
     """The index of the benchmarks' texts.
 
-    A prompt is sought as it is and each docstring in it alone; a solution without docstrings and
-    comments, and each function in it by its tree.
+    A prompt is sought as it is, and each docstring in it alone, with its examples and without; a
+    solution without docstrings and comments, and each function in it by its tree.
     """
     sought: dict[tuple[str, str, str, str], list[str]] = {}
     shapes: dict[bytes, list[Text]] = {}
     outlines = set()
-    trivial, least = 0, cfg.min_tokens
+    trivial = 0
     for text in texts:
         if is_allowed(text, cfg.allow):
             trivial += 1
             continue
+        least = cfg.min_prompt_tokens if text.part == "prompt" else cfg.min_tokens
         views = [tokens for view in _views(text) if len(tokens := plain_tokens(view)) >= least]
         trees = _shapes(text.text, cfg.min_nodes, None) if text.part == "solution" else []
         for tokens in views:
@@ -93,7 +96,11 @@ def build_index(texts: Sequence[Text], cfg: DecontaminationConfig) -> Index:
     hashes, owners = hashes[new], owners[new]
     grams, starts = np.unique(hashes, return_index=True)
     counts = np.bincount(owners, minlength=len(sought))
-    pieces = [Piece(*key, int(count)) for key, count in zip(sought, counts.tolist(), strict=True)]
+    shares = [1 if len(tokens) < cfg.min_tokens else cfg.share for tokens in sought.values()]
+    pieces = [
+        Piece(*key, int(count), share)
+        for key, count, share in zip(sought, counts.tolist(), shares, strict=True)
+    ]
     return Index(
         pieces=pieces,
         grams=grams,
@@ -163,7 +170,7 @@ def _text_hit(
     if not cfg.by_grams:
         return None
     run = max((_longest_run(view, piece, cfg.gram_tokens) for view in views), key=len)
-    return _hit(piece, "grams", _shown(run), share, near=share < cfg.share)
+    return _hit(piece, "grams", _shown(run), share, near=share < piece.enough)
 
 
 def _tree_hits(code: str, index: Index, min_nodes: int) -> list[Hit]:
@@ -193,7 +200,10 @@ def _shapes(
 def _views(text: Text) -> list[str]:
     if text.part == "solution":
         return [bare(text.text)]
-    return [text.text, *quoted_blocks(text.text)] if text.part == "prompt" else [text.text]
+    if text.part == "prompt":
+        tasks = quoted_blocks(text.text) or [text.text]
+        return [text.text, *tasks, *map(prose, tasks)]
+    return [text.text]
 
 
 def _hit(text: Piece | Text, method: str, shown: str, share: float, *, near: bool) -> Hit:

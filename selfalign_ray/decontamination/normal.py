@@ -20,6 +20,12 @@ _ASIDE = re.compile(
     r"|(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
 )
 _DOCSTRING = re.compile(r'"""([\s\S]*?)"""|\'\'\'([\s\S]*?)\'\'\'')
+# A line that begins an example: so called, or a call with a literal for its first argument.
+_EXAMPLE = re.compile(
+    r"^[^\w\n]*(?:(?:for\s)?examples?\b|samples?\b|e\.g\.|>>>|assert\b"
+    r"|(?:for\s)?\w+\([-\[({)'\"\d])",
+    re.IGNORECASE | re.MULTILINE,
+)
 # Cyrillic and Greek letters that look like Latin ones, of both cases, casefolded
 # (https://www.unicode.org/reports/tr39/, confusables).
 _LOOK_ALIKES = str.maketrans(
@@ -63,6 +69,12 @@ def bare(code: str) -> str:
 def quoted_blocks(code: str) -> list[str]:
     """The texts in triple quotes."""
     return [one or other for one, other in _DOCSTRING.findall(code)]
+
+
+def prose(task: str) -> str:
+    """The task as far as its first example."""
+    found = _EXAMPLE.search(task)
+    return task[: found.start()] if found else task
 
 
 def outline(body: _Statements) -> tuple[str, ...]:

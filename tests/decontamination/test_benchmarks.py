@@ -251,6 +251,7 @@ def test_a_hub_that_cannot_be_reached(
         "benchmarks.humaneval.files=[]",
         "near_share=0.9",
         "min_tokens=3",
+        "min_prompt_tokens=7",
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(

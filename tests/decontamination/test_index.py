@@ -72,6 +72,13 @@ def look_alikes(text: str) -> str:
     return text.translate(str.maketrans("aeocp", "\u0430\u0435\u043e\u0441\u0440"))
 
 
+def told(prompt: str) -> str:
+    """The task of a prompt as an instruction, without its examples."""
+    block = re.findall(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'', prompt)[-1].strip("\"'")
+    task = re.split(r">>>|\n\s*(?:e\.g|for example|examples?\b)", block, flags=re.IGNORECASE)[0]
+    return f"Write a Python function for this.\n\n{task.strip()}\n\nKeep it short."
+
+
 def hits_of(code: str, index: Index, item: str) -> list[dict[str, Any]]:
     found = find([Content((code,), code)], index, CFG)[0]
     return [hit for hit in found if hit["item"] == item and not hit["near"]]
@@ -85,6 +92,8 @@ def hits_of(code: str, index: Index, item: str) -> list[dict[str, Any]]:
         ("prompt", str, 164),
         ("prompt", str.upper, 164),
         ("prompt", look_alikes, 164),
+        # Eight tasks are of fewer words than an n-gram.
+        ("prompt", told, 156),
         ("test", str, 164),
         # Ten solutions are of one short line without their docstring.
         ("solution", redocumented, 154),
@@ -138,6 +147,13 @@ def test_a_task_inside_other_text_is_found_with_its_evidence(
     assert (hit["benchmark"], hit["item"], hit["part"]) == ("humaneval", "HumanEval/0", "prompt")
     assert (hit["method"], hit["share"], hit["near"]) == ("substring", 1.0, False)
     assert hit["text"].startswith("check if in given list of numbers are any two")
+
+
+def test_a_short_task_is_found_whole_and_is_else_a_near_miss(index: Index) -> None:
+    text = "Return {} greatest common divisor of two integers a and b"
+    for word, near in (("a", False), ("the", True)):
+        hit, *_ = find([Content((text.format(word),), "")], index, CFG)[0]
+        assert (hit["item"], hit["near"]) == ("HumanEval/13", near)
 
 
 LONG = " ".join(f"w{n}" for n in range(48))

@@ -14,6 +14,7 @@ from selfalign_ray.decontamination.normal import (
     outline,
     parsed,
     plain_tokens,
+    prose,
     quoted_blocks,
     shape_of,
 )
@@ -132,12 +133,34 @@ def test_comments_and_quoted_blocks_are_aside_but_strings_are_not() -> None:
     assert quoted_blocks(code)[0] == "Doc # not."
 
 
+@pytest.mark.parametrize(
+    "example",
+    [
+        ">>> f(1)\n2",
+        "Example: f(1) is 2",
+        "For example, 1 gives 2.",
+        "-----Examples-----\n1",
+        "Sample Input 1:\n1",
+        "e.g. 1 gives 2",
+        "assert f(1) == 2",
+        "f([1, 2]) ==> 3",
+        "* f('a') -> 3",
+        "for f() == 3",
+    ],
+)
+def test_prose_ends_where_examples_begin(example: str) -> None:
+    task = " Say what f(x) is,\nf(x) = x + 1 and\nexampled samples left.\n"
+    assert prose(f"{task}    {example}\nMore.") == task
+    assert prose(task) == task
+
+
 @settings(deadline=None)
 @given(st.text("\"'#\\\n ab(", max_size=80))
 def test_no_text_raises(text: str) -> None:
     bare(text)
     quoted_blocks(text)
     plain_tokens(text)
+    assert text.startswith(prose(text))
     tree = parsed(text)
     for name, node, body in bodies(tree) if tree else ():
         outline(body)
