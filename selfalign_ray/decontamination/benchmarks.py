@@ -173,6 +173,9 @@ def _texts(name: str, benchmark: BenchmarkConfig, folder: Path) -> Iterator[Text
             for column in columns:
                 for text in cell_texts(row, column, path):
                     yield Text(name, item, part, text)
+                    if part == "test" and benchmark.entry_point is not None:
+                        for called in cell_texts(row, benchmark.entry_point, path):
+                            yield Text(name, item, part, text.replace("candidate", called))
 
 
 def _files(benchmark: BenchmarkConfig, folder: Path) -> list[Path]:

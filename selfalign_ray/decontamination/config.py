@@ -27,6 +27,7 @@ class BenchmarkConfig:
     prompts: list[str]
     solutions: list[str]
     tests: list[str]
+    entry_point: str | None  # the column with the name of what the tests call candidate
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if sum(place is not None for place in (self.package, self.hub, self.path)) != 1:

@@ -18,6 +18,7 @@ from selfalign_ray.decontamination.benchmarks import Text, is_allowed
 from selfalign_ray.decontamination.config import DecontaminationConfig
 from selfalign_ray.decontamination.normal import (
     Shape,
+    asserted,
     bare,
     bodies,
     outline,
@@ -69,7 +70,8 @@ def build_index(texts: Sequence[Text], cfg: DecontaminationConfig) -> Index:
     """The index of the benchmarks' texts.
 
     A prompt is sought as it is, and each docstring in it alone, with its examples and without; a
-    solution without docstrings and comments, and each function in it by its tree.
+    solution without docstrings and comments, and each function in it by its tree; a test as it is,
+    and its asserts alone.
     """
     sought: dict[tuple[str, str, str, str], list[str]] = {}
     shapes: dict[bytes, list[Text]] = {}
@@ -203,7 +205,7 @@ def _views(text: Text) -> list[str]:
     if text.part == "prompt":
         tasks = quoted_blocks(text.text) or [text.text]
         return [text.text, *tasks, *map(prose, tasks)]
-    return [text.text]
+    return [text.text, asserted(text.text)]
 
 
 def _hit(text: Piece | Text, method: str, shown: str, share: float, *, near: bool) -> Hit:

@@ -77,6 +77,18 @@ def prose(task: str) -> str:
     return task[: found.start()] if found else task
 
 
+def asserted(test: str) -> str:
+    """What a test asserts of calls, an assert a line, without messages and what stands between."""
+    tree = parsed(test)
+    asserts = [node.test for node in ast.walk(tree) if isinstance(node, ast.Assert)] if tree else []
+    lines = [
+        f"assert {ast.get_source_segment(test, condition)}"
+        for condition in sorted(asserts, key=lambda node: node.lineno)
+        if any(isinstance(node, ast.Call) for node in ast.walk(condition))
+    ]
+    return "\n".join(lines)
+
+
 def outline(body: _Statements) -> tuple[str, ...]:
     """The kinds of a body's statements: what two equal shapes agree in, at a glance."""
     return tuple(

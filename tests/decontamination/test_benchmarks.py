@@ -173,6 +173,19 @@ def test_every_benchmark_is_on_where_all_are_asked_for(run_config: Any) -> None:
     assert len(set(hubs)) == len(hubs), "two of them are the same"
 
 
+def test_tests_are_read_with_the_name_of_the_function_for_candidate_as_well(
+    tmp_path: Path, config_of: ConfigOf
+) -> None:
+    row = {"id": 1, "task": "task", "check": "assert candidate(1)", "name": "two_largest"}
+    (tmp_path / "own.jsonl").write_text(json.dumps(row) + "\n")
+    key = "benchmarks.apps"
+    places = [f"{key}.path='{tmp_path}'", f"{key}.files=['own.jsonl']", f"{key}.solutions=[]"]
+    tests = [f"{key}.tests=[check]", f"{key}.entry_point=name"]
+    found = states_of(config_of, *OWN, *places, *tests)
+    said = [text.text for text in found["texts"] if text.part == "test"]
+    assert said == ["assert candidate(1)", "assert two_largest(1)"]
+
+
 @pytest.mark.parametrize("name", ["own.jsonl", "own.jsonl.gz", "own.json", "own.parquet"])
 def test_a_folder_of_any_kind_of_file(tmp_path: Path, config_of: ConfigOf, name: str) -> None:
     lines = "\n".join(json.dumps(row) for row in ROWS).encode()

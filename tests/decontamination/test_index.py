@@ -107,8 +107,26 @@ def test_an_attack_on_every_item(
     humaneval: list[Text], index: Index, part: str, attack: Callable[[str], str], least: int
 ) -> None:
     texts = [text for text in humaneval if text.part == part]
-    assert len(texts) == 164
-    assert sum(bool(hits_of(attack(text.text), index, text.item)) for text in texts) >= least
+    found = {text.item for text in texts if hits_of(attack(text.text), index, text.item)}
+    assert len({text.item for text in texts}) == 164
+    assert len(found) >= least
+
+
+def test_asserts_that_call_the_function_by_its_name_are_found(
+    humaneval: list[Text], index: Index
+) -> None:
+    names = {t.item: re.findall(r"def (\w+)", t.text)[-1] for t in humaneval if t.part == "prompt"}
+    found = set()
+    for text in humaneval:
+        if text.part == "test" and "candidate" in text.text:
+            asserts = [
+                node for node in ast.walk(ast.parse(text.text)) if isinstance(node, ast.Assert)
+            ]
+            lines = [f"assert {ast.unparse(node.test)}" for node in asserts]
+            tests = "\n".join(lines).replace("candidate", names[text.item])
+            if hits_of(f"import math\n\n{tests}", index, text.item):
+                found.add(text.item)
+    assert len(found) >= 160  # the others assert next to nothing beside a loop or a name
 
 
 COMMON = [

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfalign_ray.decontamination.normal import (
+    asserted,
     bare,
     bodies,
     outline,
@@ -133,6 +134,21 @@ def test_comments_and_quoted_blocks_are_aside_but_strings_are_not() -> None:
     assert quoted_blocks(code)[0] == "Doc # not."
 
 
+def test_what_a_test_asserts_is_left_without_messages_comments_and_frame() -> None:
+    test = """
+METADATA = {'author': 'x'}
+def check(f):
+    # Simple cases
+    for n in (1, 2):
+        assert f(n)  # both
+    assert f(3) == [
+        3], "Test 3: " + str(f(3))
+    assert True, "This prints"
+"""
+    assert plain_tokens(asserted(test)) == ["assert", "f", "n", "assert", "f", "3", "3"]
+    assert asserted("def f(:") == ""
+
+
 @pytest.mark.parametrize(
     "example",
     [
@@ -160,6 +176,7 @@ def test_no_text_raises(text: str) -> None:
     bare(text)
     quoted_blocks(text)
     plain_tokens(text)
+    asserted(text)
     assert text.startswith(prose(text))
     tree = parsed(text)
     for name, node, body in bodies(tree) if tree else ():
