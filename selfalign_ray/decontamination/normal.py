@@ -124,19 +124,31 @@ def bodies(tree: ast.Module) -> Iterator[tuple[str, ast.AST, _Statements]]:
 def shape_of(name: str, node: ast.AST) -> Shape | None:
     """The shape of one of `bodies`; None where it is nested too deeply.
 
-    Names are numbered as they come, builtins and attributes apart; literals are their type;
-    annotations, docstrings, decorators and the difference of def and async def are left out.
+    Names are numbered as they come, attributes and builtins that the code does not bind apart;
+    literals are their type; annotations, docstrings, decorators and the difference of def and
+    async def are left out.
     """
     words: list[str] = []
     try:
-        _describe(node, {}, words)
+        _describe(node, _BUILTINS - set(_bound(node)), {}, words)
     except RecursionError:
         return None
     digest = hashlib.blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=16)
     return Shape(name, words.count("("), digest.digest())
 
 
-def _describe(node: ast.AST, names: dict[str, str], words: list[str]) -> None:
+def _bound(node: ast.AST) -> Iterator[str]:
+    """The names that are arguments, assigned, caught, captured or defined, in any scope."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.keyword | ast.alias):
+            continue
+        if not isinstance(getattr(inner, "ctx", None), ast.Load):
+            for field in _NAMES.intersection(inner._fields):
+                if isinstance(name := getattr(inner, field), str):
+                    yield name
+
+
+def _describe(node: ast.AST, kept: frozenset[str], names: dict[str, str], words: list[str]) -> None:
     if isinstance(node, ast.AnnAssign):
         if node.value is None:
             return
@@ -148,25 +160,30 @@ def _describe(node: ast.AST, names: dict[str, str], words: list[str]) -> None:
     else:
         for field, value in ast.iter_fields(node):
             if field not in _LEFT_OUT:
-                _describe_field(node, field, value, names, words)
+                _describe_field(node, field, value, kept, names, words)
     words.append(")")
 
 
 def _describe_field(
-    node: ast.AST, field: str, value: object, names: dict[str, str], words: list[str]
+    node: ast.AST,
+    field: str,
+    value: object,
+    kept: frozenset[str],
+    names: dict[str, str],
+    words: list[str],
 ) -> None:
     if isinstance(value, list):
         items = _without_docstring(value) if field == "body" else value
         words.append("[")
         for item in items:
-            _describe_field(node, field, item, names, words)
+            _describe_field(node, field, item, kept, names, words)
         words.append("]")
     elif isinstance(value, ast.AST):
-        _describe(value, names, words)
+        _describe(value, kept, names, words)
     elif isinstance(value, str):
         is_name = field in _NAMES and not isinstance(node, ast.keyword | ast.alias)
         is_name |= isinstance(node, ast.Global | ast.Nonlocal)
-        if is_name and (value not in _BUILTINS or value in names):
+        if is_name and value not in kept:
             value = names.setdefault(value, f"v{len(names)}")
         words.append(value)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -30,14 +30,17 @@ def without_docstrings(code: str) -> ast.Module:
 class Renamed(ast.NodeTransformer):
     """Every name but builtins becomes another."""
 
-    def __init__(self, taken: set[str]) -> None:
+    def __init__(self, taken: set[str], others: Iterable[str]) -> None:
         self.names: dict[str, str] = {}
         self.taken = taken
+        self.others = iter(others)
 
     def other(self, name: str) -> str:
         if name in dir(builtins) or name in self.taken:
             return name
-        return self.names.setdefault(name, f"renamed_{len(self.names)}")
+        if name not in self.names:
+            self.names[name] = next(self.others)
+        return self.names[name]
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         node.id = self.other(node.id)
@@ -52,10 +55,18 @@ class Renamed(ast.NodeTransformer):
         return node
 
 
-def renamed(code: str) -> str:
+def renamed(code: str, others: Sequence[str] = ()) -> str:
     tree = without_docstrings(code)
-    imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    return ast.unparse(Renamed(imported).visit(tree))
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    imported = {alias.name for node in imports for alias in node.names}
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names = [name for name in others if name not in used]
+    names += [f"renamed_{n}" for n in range(100)]
+    return ast.unparse(Renamed(imported, names).visit(tree))
+
+
+def renamed_like_builtins(code: str) -> str:
+    return renamed(code, [name for name in dir(builtins) if name.isalpha() and name.islower()])
 
 
 def commented(code: str) -> str:
@@ -100,6 +111,8 @@ def hits_of(code: str, index: Index, item: str) -> list[dict[str, Any]]:
         ("solution", commented, 154),
         # These and 15 more are trivial by tree.
         ("solution", renamed, 139),
+        # One more calls a function that only its module defines.
+        ("solution", renamed_like_builtins, 138),
         ("solution", lambda code: re.sub(r"\b2\b", "7", renamed(code)), 139),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
+from keyword import iskeyword
 
 import pytest
 from hypothesis import given, settings
@@ -71,6 +73,36 @@ def test_functions_of_one_shape(other: str) -> None:
 )
 def test_functions_of_another_shape(other: str) -> None:
     assert shapes(other)[0][1] != shapes(BASE)[0][1]
+
+
+BOUND = """
+def {0}(values, *{1}):
+    with open(values[0]) as {2}, open(values[1]) as ({3}, *{4}):
+        for {5} in {2}:
+            pass
+    try:
+        {6} = [{7} + len({7}) for {7} in {1}]
+    except OSError as {8}:
+        del {6}
+    def {9}({10}=1):
+        nonlocal {6}
+        return ({11} := {10}) + {9}({0})
+    match values:
+        case [{12}, *{13}]:
+            {14}: int = lambda {15}: {15}
+        case {{"a": 1, **{16}}}:
+            {17} += 1
+    class {18}: pass
+    return sorted({11})
+"""
+OTHERS = [f"v{n}" for n in range(19)]
+FREE = sorted(name for name in dir(builtins) if name.isidentifier() and not iskeyword(name))
+FREE = [name for name in FREE if name not in ("open", "len", "OSError", "int", "sorted")]
+
+
+@given(st.permutations(FREE))
+def test_a_variable_named_like_a_builtin_is_a_variable(names: list[str]) -> None:
+    assert shapes(BOUND.format(*names))[0][1] == shapes(BOUND.format(*OTHERS))[0][1]
 
 
 def test_true_is_not_one() -> None:
