@@ -92,8 +92,9 @@ def asserted(test: str) -> str:
 def outline(body: _Statements) -> tuple[str, ...]:
     """The kinds of a body's statements: what two equal shapes agree in, at a glance."""
     return tuple(
-        "Assign" if isinstance(statement, ast.AnnAssign) else type(statement).__name__
+        type(statement).__name__.removeprefix("Async").removeprefix("Ann")
         for statement in _without_docstring(body)
+        if not (isinstance(statement, ast.AnnAssign) and statement.value is None)
     )
 
 

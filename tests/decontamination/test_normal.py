@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import textwrap
 from keyword import iskeyword
 
 import pytest
@@ -109,10 +110,29 @@ def test_true_is_not_one() -> None:
     assert shapes("def f(): return True")[0][1] != shapes("def f(): return 1")[0][1]
 
 
-def test_equal_shapes_have_equal_outlines() -> None:
-    trees = [parsed(code) for code in (BASE, BASE.replace("found = []", "found: list[int] = []"))]
-    found = [outline(body) for tree in trees if tree for _, _, body in bodies(tree)]
-    assert found[0] == found[1] == ("Assign", "For", "Return")
+SAME = [  # statements that a shape does not tell apart
+    ["a = []", "a: list[int] = []"],
+    ["", "a: list[int]", "b.c: int"],
+    ["for x in a: pass", "async for x in a: pass"],
+    ["with a: pass", "async with a: pass"],
+    ["def g(): pass", "async def g(): pass", "@a\ndef g() -> int: pass"],
+    ["return a + 1", "return a + 2"],
+    ["a += 1"],
+]
+PAIRS = st.sampled_from(SAME).flatmap(lambda same: st.tuples(*[st.sampled_from(same)] * 2))
+
+
+@settings(deadline=None)
+@given(st.lists(PAIRS, max_size=4), st.sampled_from(["", "'Says.'"]))
+def test_equal_shapes_have_equal_outlines(pairs: list[tuple[str, str]], docstring: str) -> None:
+    found = []
+    for statements in ([docstring, *(one for one, _ in pairs)], [other for _, other in pairs]):
+        body = textwrap.indent("\n".join([*statements, "pass"]), "    ")
+        tree = parsed(f"async def f(a, b):\n{body}")
+        assert tree is not None
+        name, node, own = next(each for each in bodies(tree) if each[1] is tree.body[0])
+        found.append((shape_of(name, node), outline(own)))
+    assert found[0] == found[1]
 
 
 def test_functions_are_found_wherever_statements_are() -> None:
