@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+from selfalign_ray.seeds.license_texts import identify, words
+
 # A licence offer: one of the tuples may be chosen, and of that one every identifier applies.
 # Empty where the licence is not known.
 Offer = tuple[tuple[str, ...], ...]
@@ -88,29 +90,6 @@ _NAMES = {
     "zope public": "ZPL-2.1",
 }
 
-# Sentences of licence texts, without case, punctuation and line breaks. All of them hold for a
-# text that concatenates licences, and then all of those apply.
-_TEXTS = (
-    ("AGPL-3.0-only", "gnu affero general public license version 3"),
-    ("Apache-2.0", "apache license version 2 0 january 2004"),
-    ("Apache-2.0", "licensed under the apache license version 2 0"),
-    ("BSL-1.0", "boost software license version 1 0"),
-    ("CC0-1.0", "cc0 1 0 universal"),
-    ("EUPL-1.2", "european union public licence v 1 2"),
-    ("GPL-2.0-only", "gnu general public license version 2"),
-    ("GPL-3.0-only", "gnu general public license version 3"),
-    ("ISC", "permission to use copy modify and or distribute this software for any purpose"),
-    ("LicenseRef-Commons-Clause", "commons clause license condition"),
-    ("LGPL-2.1-only", "gnu lesser general public license version 2 1"),
-    ("LGPL-3.0-only", "gnu lesser general public license version 3"),
-    ("MIT", "permission is hereby granted free of charge to any person obtaining a copy of this"),
-    ("MPL-2.0", "mozilla public license version 2 0"),
-    ("PSF-2.0", "python software foundation license version 2"),
-    ("Unlicense", "this is free and unencumbered software released into the public domain"),
-    ("Zlib", "altered source versions must be plainly marked as such"),
-    (_SOME_BSD, "redistribution and use in source and binary forms with or without modification"),
-)
-
 _TOKEN = re.compile(r"[()]|[^\s()]+")
 _MAX_TOKENS = 40  # of an expression: keeps what OR and AND multiply out to small
 
@@ -176,24 +155,8 @@ def from_texts(texts: Sequence[str]) -> Offer:
 
 
 def _identify(text: str) -> Offer:
-    plain = " ".join(re.findall(r"[a-z0-9]+", text.lower()))
-    names = dict.fromkeys(name for name, sentence in _TEXTS if sentence in plain)
-    if _SOME_BSD in names:
-        del names[_SOME_BSD]
-        names[_which_bsd(plain)] = None
-    if "ISC" in names and "provided that the above copyright notice" not in plain:
-        names = dict.fromkeys("0BSD" if name == "ISC" else name for name in names)
-    if "MIT" in names and "this permission notice shall be included" not in plain:
-        names = dict.fromkeys("MIT-0" if name == "MIT" else name for name in names)
-    return (tuple(names),) if names else UNKNOWN
-
-
-def _which_bsd(plain: str) -> str:
-    if "all advertising materials mentioning features" in plain:
-        return "BSD-4-Clause"
-    if "may be used to endorse or promote products" in plain:
-        return "BSD-3-Clause"
-    return "BSD-2-Clause"
+    names = identify(text)
+    return (names,) if names else UNKNOWN
 
 
 def _from_field(field: str) -> Offer:
@@ -208,8 +171,8 @@ def _from_name(name: str) -> Offer:
 
 
 def _plain(name: str) -> str:
-    words = re.findall(r"[a-z0-9]+", name.lower())
-    return " ".join(word for word in words if word not in ("the", "license", "licence"))
+    said = words(name).split()
+    return " ".join(word for word in said if word not in ("the", "license", "licence"))
 
 
 def _all_of(offers: Sequence[Offer]) -> Offer:

@@ -15,6 +15,7 @@ from selfalign_ray.ids import content_id
 from selfalign_ray.seeds import read as module
 from selfalign_ray.seeds.read import listed_blocks, listed_table, load, read, read_bytes
 from selfalign_ray.seeds.sources.listing import ListedFile
+from tests.seeds.known_licenses import MIT
 
 
 def listed(path="a.py", location=b"/nowhere", offer=(("MIT",),)) -> ListedFile:
@@ -121,10 +122,7 @@ def bad_folder(tmp_path):
     """One file for each reason, and two good ones."""
     folder = tmp_path / "code"
     folder.mkdir()
-    (folder / "LICENSE").write_text(
-        "Permission is hereby granted, free of charge, to any person obtaining a copy of this "
-        "software ... and this permission notice shall be included"
-    )
+    (folder / "LICENSE").write_text(MIT)
     contents = {
         "good.py": b"x = 1\n",
         "latin.py": "# coding: latin-1\nx = 'é'\n".encode("latin-1"),

@@ -9,10 +9,8 @@ import pytest
 
 from selfalign_ray.errors import UserError
 from selfalign_ray.seeds.sources import folder
+from tests.seeds.known_licenses import APACHE, MIT
 
-MIT = """Permission is hereby granted, free of charge, to any person obtaining a copy of this
-software ... and this permission notice shall be included"""
-APACHE = "Apache License\nVersion 2.0, January 2004"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -105,7 +103,7 @@ def test_the_nearest_licence_holds(tmp_path, listed):
 )
 def test_pyproject(tmp_path, listed, pyproject, offer):
     root = write(
-        tmp_path, {"pyproject.toml": f"[project]\n{pyproject}\n", "NOTICE": MIT * 3, "a.py": ""}
+        tmp_path, {"pyproject.toml": f"[project]\n{pyproject}\n", "NOTICE": MIT, "a.py": ""}
     )
     assert listed(root)["a.py"].offer == offer
 
