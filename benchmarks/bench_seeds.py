@@ -76,8 +76,13 @@ def files_of_packages(count: int | None) -> pa.Table:
     """`schemas.FILE` rows of installed packages' files that can be read."""
     cfg = config("source=installed", f"source.limit={'null' if count is None else count}")
     blocks = listed_blocks(cfg.source, cfg.run_seed, cfg.seeds.read.licenses, 64)
-    table = pa.concat_tables(load(b, max_bytes=cfg.seeds.read.max_bytes) for b in blocks)
+    table = pa.concat_tables(loaded(block, cfg) for block in blocks)
     return table.filter(table["drop_reason"].is_null())
+
+
+def loaded(listed: pa.Table, cfg: RunConfig) -> pa.Table:
+    settings = cfg.seeds.read
+    return load(listed, max_bytes=settings.max_bytes, licenses=settings.licenses)
 
 
 def cost(work: Callable[[], Any]) -> float:
@@ -111,7 +116,7 @@ def parse(rounds: int) -> Figures:
     cfg = config("source=installed", "source.limit=1500")
     settings, rules = cfg.seeds.functions, cfg.seeds.quality
     listed = list(listed_blocks(cfg.source, cfg.run_seed, cfg.seeds.read.licenses, 64))
-    files = pa.concat_tables(load(b, max_bytes=cfg.seeds.read.max_bytes) for b in listed)
+    files = pa.concat_tables(loaded(block, cfg) for block in listed)
     contents = [text.encode() for text in files["content"].to_pylist() if text is not None]
     parser = _parser()
     rows = 0
@@ -124,9 +129,7 @@ def parse(rounds: int) -> Figures:
         nonlocal rows
         rows = 0
         for block in listed:
-            seeds = extract(
-                load(block, max_bytes=cfg.seeds.read.max_bytes), settings=settings, rules=rules
-            )
+            seeds = extract(loaded(block, cfg), settings=settings, rules=rules)
             rows += judged(seeds, rules=rules, limits=limits_of(settings)).num_rows
 
     bare()
@@ -311,7 +314,7 @@ def fetch(rounds: int) -> Figures:
                     f"source.fetch.concurrency={concurrency}",
                     "source.retry.seconds=0.05",
                 )
-                actor = Fetcher(cfg.source.fetch, cfg.source.retry, 10**6)
+                actor = Fetcher(cfg.source.fetch, cfg.source.retry, 10**6, None)
                 rows = table.slice(0, 40) if concurrency == 1 else table
                 began = time.perf_counter()
                 (found,) = actor(rows)

@@ -18,8 +18,9 @@ Offer = tuple[tuple[str, ...], ...]
 UNKNOWN: Offer = ()
 
 # "BSD License" says neither which one nor that it is none of the four; the licence file does.
-_SOME_BSD = "BSD"
+SOME_BSD = "BSD"
 
+_FILLERS = ("the", "license", "licence")
 # Names that packages use, without case, "the", "license" and punctuation (see `_plain`).
 _NAMES = {
     "0bsd": "0BSD",
@@ -28,13 +29,16 @@ _NAMES = {
     "agpl 3 0 or later": "AGPL-3.0-or-later",
     "apache": "Apache-2.0",
     "apache 2": "Apache-2.0",
+    "apache2": "Apache-2.0",
     "apache 2 0": "Apache-2.0",
+    "apache v2": "Apache-2.0",
+    "apache v2 0": "Apache-2.0",
     "apache version 2 0": "Apache-2.0",
     "apache software": "Apache-2.0",
     "apache software 2 0": "Apache-2.0",
     "boost software 1 0 bsl 1 0": "BSL-1.0",
     "bsl 1 0": "BSL-1.0",
-    "bsd": _SOME_BSD,
+    "bsd": SOME_BSD,
     "bsd 1 clause": "BSD-1-Clause",
     "bsd 2 clause": "BSD-2-Clause",
     "2 clause bsd": "BSD-2-Clause",
@@ -77,6 +81,8 @@ _NAMES = {
     "mit cmu": "MIT-CMU",
     "mit no attribution mit 0": "MIT-0",
     "mozilla public 2 0 mpl 2 0": "MPL-2.0",
+    "mozilla public v 2 0": "MPL-2.0",
+    "mozilla public version 2 0": "MPL-2.0",
     "mpl 2 0": "MPL-2.0",
     "psf": "PSF-2.0",
     "psf 2 0": "PSF-2.0",
@@ -123,6 +129,21 @@ def from_expression(text: str) -> Offer:
     return UNKNOWN if rest else offer
 
 
+def from_phrase(said: Sequence[str]) -> Offer | None:
+    """The offer of the longest name that the words of a sentence begin with; None for no name.
+
+    UNKNOWN where a version or "style" follows that the name does not have.
+    """
+    said = [word for word in said if word not in _FILLERS]
+    for length in range(len(said), 0, -1):
+        name = _NAMES.get(" ".join(said[:length]))
+        if name is not None:
+            after = "".join(said[length : length + 1])
+            other = after in ("version", "style", "like") or re.fullmatch(r"v?\d+", after)
+            return UNKNOWN if other and name != SOME_BSD else ((name,),)
+    return None
+
+
 def from_metadata(
     expression: str | None, field: str | None, classifiers: Iterable[str], texts: Sequence[str]
 ) -> Offer:
@@ -143,7 +164,7 @@ def from_metadata(
             named.append(_from_name(parts[-1]))
     if UNKNOWN in named:
         return UNKNOWN
-    offer = _all_of(named)
+    offer = all_of(named)
     exact = _without_some_bsd(offer)
     return exact if exact is not UNKNOWN else from_texts(texts)
 
@@ -151,7 +172,7 @@ def from_metadata(
 def from_texts(texts: Sequence[str]) -> Offer:
     """The offer of licence files that lie together: all of them apply, and all must be known."""
     found = [_identify(text) for text in texts]
-    return UNKNOWN if UNKNOWN in found else _all_of(found)
+    return UNKNOWN if UNKNOWN in found else all_of(found)
 
 
 def _identify(text: str) -> Offer:
@@ -171,11 +192,11 @@ def _from_name(name: str) -> Offer:
 
 
 def _plain(name: str) -> str:
-    said = words(name).split()
-    return " ".join(word for word in said if word not in ("the", "license", "licence"))
+    return " ".join(word for word in words(name).split() if word not in _FILLERS)
 
 
-def _all_of(offers: Sequence[Offer]) -> Offer:
+def all_of(offers: Sequence[Offer]) -> Offer:
+    """The offer of licences that all apply; UNKNOWN for none."""
     if not offers:
         return UNKNOWN
     total: Offer = ((),)
@@ -192,7 +213,7 @@ def _without_some_bsd(offer: Offer) -> Offer:
     """`offer` without "some BSD licence" where it names which one, else UNKNOWN."""
     exact = []
     for choice in offer:
-        names = tuple(name for name in choice if name != _SOME_BSD)
+        names = tuple(name for name in choice if name != SOME_BSD)
         if len(names) < len(choice) and not any(name.startswith("BSD-") for name in names):
             return UNKNOWN
         exact.append(names)
@@ -212,7 +233,7 @@ def _both(tokens: list[str]) -> tuple[Offer, list[str]]:
     offer, rest = _one(tokens)
     while offer and rest and rest[0].upper() == "AND":
         right, rest = _one(rest[1:])
-        offer = _all_of([offer, right]) if right else UNKNOWN
+        offer = all_of([offer, right]) if right else UNKNOWN
     return offer, rest
 
 

@@ -25,6 +25,7 @@ from selfalign_ray.seeds.config import (
     SourceConfig,
     TableSource,
 )
+from selfalign_ray.seeds.headers import with_head
 from selfalign_ray.seeds.licenses import judge
 from selfalign_ray.seeds.sources import folder, installed, tables
 from selfalign_ray.seeds.sources.blobs import Fetcher
@@ -47,7 +48,8 @@ def read(ds: Dataset | None, cfg: RunConfig, *, done: Done | None = None) -> Dat
     """The files of `cfg.source`, less those whose `place_id` is done.
 
     What can be judged on the list is, before any content is read; only workers read content, and
-    never more than `read.max_bytes` of a file (a Parquet page apart).
+    never more than `read.max_bytes` of a file (a Parquet page apart). A file whose head names a
+    licence of its own needs that one to be allowed too.
 
     Returns:
         `schemas.FILE` rows, one a file. `source.limit` takes the first files in an order that
@@ -80,7 +82,7 @@ def _read_files(cfg: RunConfig, done: Done) -> Dataset:
         raise UserError(_nothing_in(source))
     listed = done.skipped(ray.data.from_arrow_refs(refs), PLACE_ID)
     return listed.map_batches(
-        partial(load, max_bytes=settings.max_bytes),
+        partial(load, max_bytes=settings.max_bytes, licenses=settings.licenses),
         batch_size=None,
         batch_format="pyarrow",
         concurrency=cfg.seeds.concurrency,
@@ -109,7 +111,7 @@ def _read_tables(source: TableSource, cfg: RunConfig, done: Done) -> Dataset:
         return rows
     return rows.map_batches(
         Fetcher,
-        fn_constructor_args=(fetch, source.retry, settings.max_bytes),
+        fn_constructor_args=(fetch, source.retry, settings.max_bytes, settings.licenses),
         batch_size=fetch.files_per_batch,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=fetch.actors),
@@ -163,11 +165,10 @@ def listed_table(
     return pa.Table.from_pylist(rows, schema=_LISTED)
 
 
-def load(listed: pa.Table, *, max_bytes: int) -> pa.Table:
-    """Adds ids, size and content to a block of listed files."""
-    return pa.Table.from_pylist(
-        [_loaded(row, max_bytes) for row in listed.to_pylist()], schema=schemas.FILE
-    )
+def load(listed: pa.Table, *, max_bytes: int, licenses: Collection[str] | None) -> pa.Table:
+    """Adds ids, size and content to a block of listed files, and what their heads say."""
+    rows = [_loaded(row, max_bytes, licenses) for row in listed.to_pylist()]
+    return pa.Table.from_pylist(rows, schema=schemas.FILE)
 
 
 def read_bytes(location: bytes, max_bytes: int) -> tuple[int | None, bytes | None, str | None]:
@@ -214,7 +215,9 @@ def _nothing_in(source: object) -> str:
     )
 
 
-def _loaded(row: dict[str, Any], max_bytes: int) -> dict[str, Any]:
+def _loaded(
+    row: dict[str, Any], max_bytes: int, licenses: Collection[str] | None
+) -> dict[str, Any]:
     content = file_id = None
     if row["drop_reason"] is None:
         row["bytes"], data, row["drop_reason"] = read_bytes(row["location"], max_bytes)
@@ -222,4 +225,5 @@ def _loaded(row: dict[str, Any], max_bytes: int) -> dict[str, Any]:
             file_id = content_id(data)
             content, row["drop_reason"] = decode(data)
     origin = (row["source"], row["repository"], row["revision"], row["path"], file_id)
-    return {**row, "row_id": content_id(*origin), "file_id": file_id, "content": content}
+    ids = {"row_id": content_id(*origin), "file_id": file_id}
+    return with_head({**row, **ids, "content": content}, licenses)

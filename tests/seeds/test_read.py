@@ -79,7 +79,7 @@ def test_licences_are_judged_before_content_is_read():
     table = listed_table(files, "folder", ["MIT"])
     assert table["drop_reason"].to_pylist() == [None, "license_not_allowed", "license_unknown"]
     # Nothing lies at the files' location, and only the first is looked for.
-    rows = load(table, max_bytes=9)
+    rows = load(table, max_bytes=9, licenses=None)
     assert rows["drop_reason"].to_pylist() == [
         "unreadable",
         "license_not_allowed",
@@ -91,7 +91,7 @@ def test_licences_are_judged_before_content_is_read():
 def test_rows(tmp_path):
     (tmp_path / "a.py").write_bytes(b"x = 1\r\n")
     files = [listed(location=os.fsencode(tmp_path / "a.py"))]
-    table = load(listed_table(files, "folder", None), max_bytes=99)
+    table = load(listed_table(files, "folder", None), max_bytes=99, licenses=None)
     assert table.schema == schemas.FILE
     file_id = content_id(b"x = 1\r\n")
     assert table.to_pylist() == [
@@ -114,7 +114,7 @@ def test_rows(tmp_path):
 
 
 def test_an_empty_block():
-    assert load(listed_table([], "folder", None), max_bytes=9).schema == schemas.FILE
+    assert load(listed_table([], "folder", None), max_bytes=9, licenses=None).schema == schemas.FILE
 
 
 @pytest.fixture
@@ -130,6 +130,8 @@ def bad_folder(tmp_path):
         "binary.py": b"\x7fELF\0\0",
         "empty.py": b"\n",
         "large.py": b"x = 1\n" * 1000,
+        "copied.py": b"# SPDX-License-Identifier: GPL-3.0-only\n",
+        "other.py": b"# Licensed under the Other License.\n",
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
@@ -157,8 +159,10 @@ def test_bad_files_are_counted(ray_local, run_config, bad_folder):
         "empty": 1,
         "too_large": 1,
         "unreadable": 1,
-        "license_unknown": 1,
+        "license_unknown": 2,
+        "license_not_allowed": 1,
     }
+    assert all((row["content"] is None) == (row["drop_reason"] is not None) for row in rows)
     assert len({row["row_id"] for row in rows}) == len(rows)
     assert {row["source"] for row in rows} == {"folder"}
 

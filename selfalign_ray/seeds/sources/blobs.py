@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -65,14 +65,21 @@ class Fetcher:
     """An actor that gives rows their content; a row dropped before passes through.
 
     Drop reasons: blob_missing; blob_truncated and bad_gzip; fetch_throttled, fetch_denied and
-    fetch_failed, after all attempts; too_large and those of `text.decode`.
+    fetch_failed, after all attempts; too_large and those of `text.decode` and `headers.judged`.
 
     Raises:
         UserError: the first `give_up_after` blobs could not be had at all.
     """
 
-    def __init__(self, fetch: FetchConfig, retry: RetryConfig, max_bytes: int) -> None:
-        self._fetch, self._retry, self._max_bytes = fetch, retry, max_bytes
+    def __init__(
+        self,
+        fetch: FetchConfig,
+        retry: RetryConfig,
+        max_bytes: int,
+        licenses: Collection[str] | None,
+    ) -> None:
+        self._fetch, self._retry = fetch, retry
+        self._max_bytes, self._licenses = max_bytes, licenses
         self._urls = [fetch.url, *([fetch.fallback] if fetch.fallback else [])]
         self._pool = ThreadPoolExecutor(fetch.concurrency)
         self._pace = Pace(fetch.requests_per_second, fetch.concurrency)
@@ -92,7 +99,7 @@ class Fetcher:
         data, reason = self.data(row["blob_id"])
         if data is None:
             return {**row, "drop_reason": reason}
-        return with_bytes(row, data, self._max_bytes)
+        return with_bytes(row, data, self._max_bytes, self._licenses)
 
     def data(self, blob: str) -> tuple[bytes | None, str | None]:
         """At most `max_bytes` + 1 bytes of a blob, or why there are none."""

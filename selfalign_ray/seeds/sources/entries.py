@@ -7,6 +7,7 @@ from typing import Any
 
 from selfalign_ray.ids import content_id
 from selfalign_ray.seeds.config import ColumnsConfig, WantedConfig
+from selfalign_ray.seeds.headers import with_head
 from selfalign_ray.seeds.licenses import judge
 from selfalign_ray.seeds.sources import jsonl
 from selfalign_ray.seeds.text import clean, decode
@@ -74,25 +75,31 @@ def refusal(
     return next((reason for reason, holds in rules if holds), None)
 
 
-def with_content(row: Record, entry: Record, max_bytes: int) -> Record:
+def with_content(
+    row: Record, entry: Record, max_bytes: int, licenses: Collection[str] | None
+) -> Record:
     """The row with the entry's inline content, or the reason why it has none."""
     content = entry["content"]
     if content is None:
         return {**row, "drop_reason": entry["problem"] or "no_content"}
     if isinstance(content, bytes):
-        return with_bytes(row, content, max_bytes)
+        return with_bytes(row, content, max_bytes, licenses)
     data = content.encode("utf-8", "surrogatepass")
     row["bytes"] = len(data)
     if len(data) > max_bytes:
         return {**row, "drop_reason": "too_large"}
     text, reason = clean(content)
-    return {**row, "file_id": content_id(data), "content": text, "drop_reason": reason}
+    found = {"file_id": content_id(data), "content": text, "drop_reason": reason}
+    return with_head({**row, **found}, licenses)
 
 
-def with_bytes(row: Record, data: bytes, max_bytes: int) -> Record:
+def with_bytes(
+    row: Record, data: bytes, max_bytes: int, licenses: Collection[str] | None
+) -> Record:
     """The row with the text of its file's bytes, or the reason why it has none."""
     row["bytes"] = len(data)
     if len(data) > max_bytes:
         return {**row, "drop_reason": "too_large"}
     text, reason = decode(data, row["encoding"])
-    return {**row, "file_id": content_id(data), "content": text, "drop_reason": reason}
+    found = {"file_id": content_id(data), "content": text, "drop_reason": reason}
+    return with_head({**row, **found}, licenses)

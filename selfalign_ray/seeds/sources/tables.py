@@ -300,7 +300,7 @@ def _rows(
     for entry in itertools.islice(entries, part["take"]):
         reason = refusal(entry, source.wanted, licenses, max_bytes)
         row = _row(entry, part, source, reason)
-        yield row if reason is not None else with_content(row, entry, max_bytes)
+        yield row if reason is not None else with_content(row, entry, max_bytes, licenses)
 
 
 def _row(entry: Record, part: Record, source: TableSource, reason: str | None) -> Record:

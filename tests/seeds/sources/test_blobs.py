@@ -30,6 +30,7 @@ BLOBS = {
     "raw": b"x = 1\n" * 9,
     "spoilt": zipped(LONG)[:40] + b"\xff" * 40 + zipped(LONG)[80:],
     "void": b"",
+    "gpl": zipped("# SPDX-License-Identifier: GPL-3.0-only\n"),
     "bomb": gzip.compress(b"x" * 10**8),
     "large": zipped("x = 1\n" * 1000),
     "busy": zipped("x = 1\n"),
@@ -44,6 +45,7 @@ EXPECTED = {
     "raw": "bad_gzip",
     "spoilt": "bad_gzip",
     "void": "empty",
+    "gpl": "license_not_allowed",
     "bomb": "too_large",
     "large": "too_large",
     "busy": "fetch_throttled",
@@ -87,7 +89,7 @@ def source_of(run_config, server, tmp_path):
 
 
 def fetcher(source, max_bytes=5000):
-    return Fetcher(source.fetch, source.retry, max_bytes)
+    return Fetcher(source.fetch, source.retry, max_bytes, ["MIT"])
 
 
 def listed(*blobs, drop_reason=None):

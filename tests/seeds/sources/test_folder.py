@@ -69,8 +69,8 @@ def test_the_nearest_licence_holds(tmp_path, listed):
             "LICENSE.txt": MIT,
             "a.py": "",
             "b/c/d.py": "",
-            "vendored/COPYING": "All rights reserved.",
-            "vendored/e.py": "",
+            "copied/COPYING": "All rights reserved.",
+            "copied/e.py": "",
             "part/pyproject.toml": '[project]\nlicense = "Apache-2.0"\n',
             "part/f.py": "",
             "part/no/pyproject.toml": "[tool.ruff]\n",
@@ -81,7 +81,7 @@ def test_the_nearest_licence_holds(tmp_path, listed):
     assert offers == {
         "a.py": (("MIT",),),
         "b/c/d.py": (("MIT",),),
-        "vendored/e.py": (),
+        "copied/e.py": (),
         "part/f.py": (("Apache-2.0",),),
         "part/no/g.py": (("Apache-2.0",),),
     }

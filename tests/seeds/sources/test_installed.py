@@ -66,3 +66,9 @@ def test_a_package_cut_in_half_is_passed_over(source, tmp_path, monkeypatch):
     (broken / "METADATA").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert list(installed.files(source("source.packages=[omegaconf]")))
+
+
+def test_code_of_other_projects_is_not_listed(source):
+    files = list(installed.files(source("source.packages=[scikit-learn,ray]")))
+    folders = {part for file in files for part in file.path.split("/")[:-1]}
+    assert folders.isdisjoint({"externals", "thirdparty", "thirdparty_files", "third_party"})

@@ -96,13 +96,15 @@ def test_the_stack_v1(folder, source_of):
         v1_row(size=2000),
         v1_row(max_stars_repo_path="pkg/a.txt"),
         v1_row(max_stars_repo_path=None, max_stars_repo_name=None, max_stars_count=None),
+        v1_row(content="# SPDX-License-Identifier: GPL-2.0-only\n"),
+        v1_row(content="# Licensed under the Other License.\n"),
     ]
     pq.write_table(pa.Table.from_pylist(table), folder / "a.parquet", row_group_size=5)
     rows = rows_of(source_of("stack_v1", "source.revision=v1.2"))
     assert reasons(rows) == {
         None: 2,
-        "license_not_allowed": 2,
-        "license_unknown": 2,
+        "license_not_allowed": 3,
+        "license_unknown": 3,
         "no_content": 1,
         "empty": 1,
         "binary": 1,
