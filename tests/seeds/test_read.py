@@ -135,7 +135,7 @@ def bad_folder(tmp_path):
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    (folder / "dead.py").symlink_to(folder / "gone.py")
+    os.mkfifo(folder / "pipe.py")
     (folder / "other").mkdir()
     (folder / "other/LICENSE").write_text("All rights reserved.")
     (folder / "other/closed.py").write_text("x = 1\n")

@@ -30,7 +30,10 @@ class _Origin:
 
 
 def files(source: FolderSource) -> Iterator[ListedFile]:
-    """The files below `source.path`, sorted; links to directories are not followed.
+    """The files below `source.path`, sorted.
+
+    Links are not followed: what they lead to has the licence of where it lies, and is listed there
+    or is none of the folder's.
 
     The repository and revision are those of the innermost git checkout: "owner/name" of its
     remote `origin` and its commit; outside any checkout the folder's name and null. The licence is
@@ -64,7 +67,7 @@ def files(source: FolderSource) -> Iterator[ListedFile]:
             origins[here / name] = _origin_of(here / name, origin)
         for name in sorted(names):
             path = text_of((here / name).relative_to(top).as_posix())
-            if included(path) and not excluded(path):
+            if included(path) and not excluded(path) and not (here / name).is_symlink():
                 yield ListedFile(
                     repository=origin.repository,
                     revision=origin.revision,

@@ -182,7 +182,17 @@ def test_names_that_are_no_text_and_links(tmp_path, listed):
     (root / "loop").symlink_to(root)
     (root / "dead.py").symlink_to(root / "gone")
     Path(os.fsdecode(os.fsencode(root) + b"/\xff.py")).touch()
-    assert sorted(listed(root)) == ["a.py", "dead.py", "�.py"]
+    assert sorted(listed(root)) == ["a.py", "�.py"]
+
+
+def test_a_file_has_the_licence_of_where_it_lies_not_of_where_a_link_to_it_does(tmp_path, listed):
+    mine = checkout(tmp_path / "mine", **{"LICENSE": MIT, "copied/LICENSE": "All rights reserved."})
+    write(mine, {"copied/b.py": "", "c.py": ""})
+    write(tmp_path / "other", {"d.py": ""})
+    for name, target in {"x.py": "../other/d.py", "y.py": "copied/b.py", "z.py": "c.py"}.items():
+        (mine / name).symlink_to(target)
+    offers = {path: file.offer for path, file in listed(mine).items()}
+    assert offers == {"a.py": (("MIT",),), "c.py": (("MIT",),), "copied/b.py": ()}
 
 
 def test_a_folder_that_is_none(tmp_path, listed):
