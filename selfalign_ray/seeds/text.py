@@ -11,6 +11,8 @@ import tokenize
 # LookupError: one that is not for text. AssertionError, OverflowError: codecs such as punycode on
 # bytes they never made.
 _ERRORS = (SyntaxError, LookupError, ValueError, AssertionError, OverflowError)
+# Codecs of host names, whose time grows with the square of the text.
+_REFUSED = ("idna", "punycode")
 
 
 def decode(data: bytes, encoding: str | None = None) -> tuple[str | None, str | None]:
@@ -28,8 +30,8 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str | None, str | 
     try:
         if encoding is None:
             encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        else:
-            codecs.lookup(encoding)
+        if codecs.lookup(encoding).name in _REFUSED:
+            return None, "unknown_codec"
     except LookupError:
         return None, "unknown_codec"
     except _ERRORS:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import encodings
+import pkgutil
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,10 +33,25 @@ from selfalign_ray.seeds.text import clean, decode
         (b"# coding: unicode_escape\n\\ud800", None, "bad_encoding"),
         (b"# coding: unicode_escape\n\\0", None, "binary"),
         (b"\xef\xbb\xbf# coding: latin-1\nx", None, "bad_encoding"),
+        (b"# coding: punycode\n# -aaaa", None, "unknown_codec"),
+        (b"# coding: IDNA\n# .xn--aaaa", None, "unknown_codec"),
     ],
 )
 def test_decode(data, text, reason):
     assert decode(data) == (text, reason)
+
+
+ALL_CODECS = sorted(module.name for module in pkgutil.iter_modules(encodings.__path__))
+
+
+@pytest.mark.parametrize("start", [b"-", b".xn--", b"+", b"\x1b$B", b"\\u", b"~{"])
+def test_no_codec_takes_long(start):
+    text = start + b"a" * 300_000
+    for codec in ALL_CODECS:
+        begun = time.process_time()
+        decode(f"# coding: {codec}\n# ".encode() + text)
+        decode(text, codec)
+        assert time.process_time() - begun < 1, codec
 
 
 CODECS = ["utf-8", "utf-7", "idna", "punycode", "cp037", "shift_jis", "utf-16", "zlib", "\0"]
