@@ -76,11 +76,14 @@ def parse(content: str, *, methods: bool = False, classes: bool = False) -> Modu
     root = _parser().parse(content.encode("utf-8", "replace")).root_node
     imports: list[Import] = []
     constants: list[Constant] = []
+    bound: set[str] = set()
     found: list[Definition] = []
     for node in root.children:
         kind = node.type
         if kind == "expression_statement":
-            constants += _constants(node)
+            for constant in _constants(node, bound):
+                constants.append(constant)
+                bound.update(constant.names)
         elif kind in ("import_statement", "import_from_statement"):
             imports += _imports(node)
         elif kind == "if_statement":
@@ -174,9 +177,13 @@ def _dedented(text: str) -> str:
     return "\n".join([first.lstrip(), *(line[margin:].rstrip() for line in others)]).strip()
 
 
-def _constants(node: Node) -> Iterator[Constant]:
-    """`A = 1`, `A: int = 1`, `A = B = 1`, `A, B = 1, 2`, `A += 1`; not what sets a part of A."""
+def _constants(node: Node, bound: set[str]) -> Iterator[Constant]:
+    """`A = 1`, `A: int = 1`, `A = B = 1`, `A, B = 1, 2`; `A += 1` where A is bound before.
+
+    Not what sets a part of A, nor `A: int`, which leaves it without a value.
+    """
     part = node.named_child(0) if node.named_child_count else None
+    changes = part is not None and part.type == "augmented_assignment"
     targets: list[Node] = []
     while part is not None and part.type in ("assignment", "augmented_assignment"):
         left = part.child_by_field_name("left")
@@ -184,7 +191,8 @@ def _constants(node: Node) -> Iterator[Constant]:
         targets += left.named_children if left and several else [left] if left else []
         part = part.child_by_field_name("right")
     names = tuple(_text(target) for target in targets if target.type == "identifier")
-    if names and len(names) == len(targets) and not node.has_error:
+    whole = part is not None and len(names) == len(targets) and not node.has_error
+    if names and whole and (not changes or bound.issuperset(names)):
         yield Constant(names, _text(node))
 
 

@@ -101,6 +101,24 @@ def test_constants_and_what_they_use_themselves():
     ]
 
 
+@pytest.mark.parametrize(
+    "binding",
+    [
+        "HAS_X: bool\ntry:\n    HAS_X = True\nexcept ValueError:\n    HAS_X = False\n",
+        "if True:\n    HAS_X = 1\nHAS_X += 1\n",
+    ],
+)
+def test_a_name_that_gets_its_value_elsewhere_is_no_constant(binding):
+    function = "def f():\n    return HAS_X"
+    assert seeds(f"{binding}{function}\n") == [function]
+
+
+def test_a_declaration_before_its_assignment_is_not_needed():
+    assert seeds("A: int\nA = 1\nA += 1\ndef f():\n    return A\n") == [
+        "A = 1\nA += 1\n\n\ndef f():\n    return A"
+    ]
+
+
 def test_constants_that_need_each_other_end():
     content = "A = B\nB = A\ndef f():\n    return A\n"
     assert seeds(content) == ["A = B\nB = A\n\n\ndef f():\n    return A"]

@@ -123,12 +123,13 @@ def test_docstrings(body, docstring):
         ("A: int = 1", ("A",)),
         ("A, B = 1, 2", ("A", "B")),
         ("(A, B) = 1, 2", ("A", "B")),
-        ("A += 1", ("A",)),
         ("A = B = 1", ("A", "B")),
         ("A.b = 1", None),
         ("A[0] = 1", None),
         ("A, b.c = 1, 2", None),
         ("f(A)", None),
+        ("A: int", None),  # a declaration gives A no value, and the next one needs a value
+        ("A += 1", None),
     ],
 )
 def test_constants(line, names):
