@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import symtable
 import warnings
+from collections.abc import Iterator
 
 # What compiling arbitrary text raises: SyntaxError; ValueError for NUL and lone surrogates;
 # RecursionError and MemoryError for deep nesting.
 COMPILE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
 
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
 
 def free_names(source: str) -> frozenset[str]:
     """The names that `source` uses and does not bind at its own top level, builtins included.
 
-    Empty where the source does not compile.
+    Those in quoted annotations are among them. Empty where the source does not compile.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-            top = symtable.symtable(source, "seed", "exec")
+            quoted = _quoted_names(ast.parse(source).body)
+            top = symtable.symtable("\n".join([source, *sorted(quoted)]), "seed", "exec")
     except COMPILE_ERRORS:
         return frozenset()
     used: set[str] = set()
@@ -34,3 +39,51 @@ def free_names(source: str) -> frozenset[str]:
         elif symbol.is_referenced():
             used.add(symbol.get_name())
     return frozenset(used - bound)
+
+
+def _quoted_names(body: list[ast.stmt]) -> set[str]:
+    """The names in quoted annotations of the statements, and of those of their classes."""
+    names = set()
+    open_nodes = [(annotation, False) for annotation in _annotations(body)]
+    while open_nodes:
+        node, quoted = open_nodes.pop()
+        if isinstance(node, ast.Name) and quoted:
+            names.add(node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            open_nodes += [(inner, True) for inner in _parsed(node.value)]
+        else:
+            open_nodes += [(inner, quoted) for inner in _type_parts(node)]
+    return names
+
+
+def _annotations(body: list[ast.stmt]) -> Iterator[ast.AST]:
+    for statement in body:
+        if isinstance(statement, ast.ClassDef):
+            yield from _annotations(statement.body)
+        elif isinstance(statement, ast.AnnAssign):
+            yield statement.annotation
+        elif isinstance(statement, _Function):
+            parameters = [node for node in ast.walk(statement.args) if isinstance(node, ast.arg)]
+            found = [*(parameter.annotation for parameter in parameters), statement.returns]
+            yield from (annotation for annotation in found if annotation is not None)
+
+
+def _parsed(text: str) -> list[ast.AST]:
+    """The expression that a quoted annotation is; none where it is no expression."""
+    try:
+        return [ast.parse(f"({text}\n)", mode="eval").body]
+    except COMPILE_ERRORS:
+        return []
+
+
+def _type_parts(node: ast.AST) -> list[ast.AST]:
+    """The parts of an annotation that are types: of Literal none, of Annotated the first."""
+    if not isinstance(node, ast.Subscript):
+        return list(ast.iter_child_nodes(node))
+    kind = node.value.attr if isinstance(node.value, ast.Attribute) else None
+    kind = node.value.id if isinstance(node.value, ast.Name) else kind
+    if kind == "Literal":
+        return [node.value]
+    if kind == "Annotated" and isinstance(node.slice, ast.Tuple):
+        return [node.value, *node.slice.elts[:1]]
+    return [node.value, node.slice]

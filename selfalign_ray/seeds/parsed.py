@@ -69,11 +69,7 @@ class Snippet:
     @ft.cached_property
     def free_names(self) -> frozenset[str]:
         """Names that the code neither binds nor imports, those in quoted annotations among them."""
-        quoted = " ".join(
-            f"({text})," for function in self.functions for text in _quoted_annotations(function)
-        )
-        bound = {name for name, _ in self._import_pairs} | {self.name.split(".")[0]}
-        return free_names(self.code) | (free_names(quoted) - bound)
+        return free_names(self.code)
 
     @ft.cached_property
     def imports(self) -> list[str]:
@@ -165,13 +161,3 @@ def _import_pairs(node: ast.AST) -> Iterator[tuple[str, str]]:
         module = "." * node.level + (node.module or "")
         for alias in node.names:
             yield alias.asname or alias.name, f"{module}.{alias.name}"
-
-
-def _quoted_annotations(function: _Function) -> Iterator[str]:
-    parameters = [node for node in ast.walk(function.args) if isinstance(node, ast.arg)]
-    for annotation in [parameter.annotation for parameter in parameters] + [function.returns]:
-        if annotation is None:
-            continue
-        for node in ast.walk(annotation):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield node.value

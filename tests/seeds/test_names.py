@@ -26,6 +26,22 @@ from selfalign_ray.seeds.names import free_names
         ("def f(x):\n    return g(keyword=x)", {"g"}),
         ("def f(:", set()),
         ("x = '\\d'", set()),
+        # What stands in quotes in an annotation is a name all the same.
+        ("def f(x: 'Seq[K]') -> 'Map':\n    return x", {"Seq", "K", "Map"}),
+        ("def f(x: 'Opt[\"Seq\"]'):\n    return x", {"Opt", "Seq"}),
+        (
+            "class A:\n    def f(self, *x: 'Seq', **y: 'Map') -> 'A':\n        return x",
+            {"Seq", "Map"},
+        ),
+        ("T = TypeVar('T')\ndef f(x: 'T'):\n    return x", {"TypeVar"}),
+        ("X: 'Seq' = ()", {"Seq"}),
+        ("def f(x: Lit['asc', 'desc']):\n    return x", {"Lit", "asc", "desc"}),
+        ("def f(x: Literal['asc', 'open']):\n    return x", {"Literal"}),
+        ("def f(x: 'typing.Literal[\"asc\"]'):\n    return x", {"typing"}),
+        ("def f(x: Annotated['Seq', 'a note', \"x\"]):\n    return x", {"Annotated", "Seq"}),
+        # One that is no type hides none of the others.
+        ("def f(x: 'a b', y: 'Seq'):\n    return x", {"Seq"}),
+        ("def f(x=d['k']):\n    return x['asc']", {"d"}),
     ],
 )
 def test_free_names(source, names):

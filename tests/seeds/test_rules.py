@@ -373,6 +373,8 @@ def test_dependencies(code, allowed, foreign):
         ("from typing import Optional\ndef f(x: Optional['Seq']): return x", False),
         ("def f(x) -> 'f': return x", True),
         ("def f(x: 'no name ('): return x", True),
+        ("def f(x: 'no name (', y: 'Seq'): return x", False),
+        ("from typing import Literal\ndef f(x: Literal['asc', 'a b']): return x", True),
     ],
 )
 def test_self_contained(code, resolved):

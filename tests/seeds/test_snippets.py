@@ -7,6 +7,7 @@ from textwrap import dedent
 import pytest
 from hypothesis import given, settings
 
+from selfalign_ray.seeds.rules import fault
 from selfalign_ray.seeds.snippets import snippets, stands_alone
 from selfalign_ray.seeds.syntax import parse
 from tests.seeds.test_functions import SETTINGS
@@ -72,6 +73,24 @@ def test_imports_for_type_checkers_are_imports():
         """
     (seed,) = seeds(content)
     assert seed.startswith("from collections.abc import Sequence\n\n\ndef f(")
+
+
+def test_a_quoted_annotation_brings_what_it_names():
+    content = """\
+        from typing import TYPE_CHECKING, Literal, TypeVar
+        if TYPE_CHECKING:
+            from collections.abc import Sequence
+        T = TypeVar("T")
+
+        def f(x: "Sequence[T]", order: Literal["asc", "T y p e"]) -> "int":
+            return len(x)
+        """
+    (seed,) = seeds(content)
+    assert seed.startswith(
+        "from typing import Literal, TypeVar\nfrom collections.abc import Sequence\n\n"
+        'T = TypeVar("T")\n\n\ndef f('
+    )
+    assert fault(seed, "f", "a.py", rules(self_contained=True)) is None
 
 
 def test_an_import_stands_once():
