@@ -14,12 +14,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from selfalign_ray.config import conf_dir, register_schemas, typed
 from selfalign_ray.errors import StoppedError, TakenError, UserError
 from selfalign_ray.places import fault_of, shown, stored
+from selfalign_ray.watch.masking import Masker, secrets_in
 
 if TYPE_CHECKING:
     from selfalign_ray.report.report import Summary
@@ -53,6 +54,7 @@ def main() -> None:
     def job(composed: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN and composed["plan"]["rows"] is None:
             swept.append(Path(composed["run_dir"]))
+        _mask_settings(composed)
         codes.append(_run(composed))
         if codes[-1] == EXIT_INTERRUPTED:
             sys.exit(EXIT_INTERRUPTED)  # past the jobs of a sweep that would come now
@@ -81,6 +83,23 @@ def main() -> None:
             "\n" + write_comparison([read_job(path) for path in swept], stored(folder))
         )
     sys.exit(max(codes, default=0))
+
+
+def _mask_settings(composed: DictConfig) -> None:
+    """Takes the secrets out of what Hydra has written of the settings."""
+    masker = _masker(composed)
+    written = [*(Path(composed["run_dir"]) / ".hydra").glob("*.yaml")]
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        written.append(Path(HydraConfig.get().sweep.dir) / "multirun.yaml")
+    for path in written:
+        was = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        masked = masker.tree(was)
+        if masked != was:
+            OmegaConf.save(OmegaConf.create(masked), path)
+
+
+def _masker(composed: DictConfig) -> Masker:
+    return Masker(os.environ, secrets_in(OmegaConf.to_container(composed, resolve=False)))
 
 
 # Beginnings of lines with which Hydra and OmegaConf speak of themselves.
@@ -143,7 +162,8 @@ def _leave(composed: DictConfig, reason: str) -> None:
 
     run_dir = Path(composed["run_dir"])
     with contextlib.suppress(Exception), sole(run_dir):  # a store's clients raise what they like
-        (run_dir / FAILED).write_text(f"{reason}\n", encoding="utf-8")
+        masked = _masker(composed).text(reason)
+        (run_dir / FAILED).write_text(f"{masked}\n", encoding="utf-8")
         push_notes(run_dir)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -42,6 +43,7 @@ from selfalign_ray.run import check_stages, run_stages
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.interrupt import interruptible
 from selfalign_ray.watch.logs import setup_driver, setup_worker
+from selfalign_ray.watch.masking import secrets_in
 from selfalign_ray.watch.tally import start_tally, stop_tally
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ def run_job(cfg: RunConfig) -> Summary:
     check_dataset_dir(cfg)
     with sole(run_dir) as held, mirrored(run_dir, held):
         (run_dir / FAILED).unlink(missing_ok=True)
-        setup_driver(run_dir)
+        setup_driver(run_dir, secrets_of(cfg))
         log.info("run %s in %s", cfg.name, shown(run_dir))
         with _ray(cfg.cluster, cfg.name):
             table = pipeline.selected(cfg)
@@ -95,6 +97,13 @@ def run_job(cfg: RunConfig) -> Summary:
                 with table_of as display:
                     run_stages(cfg, display, keep_engines=_is_sweep())
                 return report(cfg, run_dir, sandbox)
+
+
+def secrets_of(cfg: RunConfig) -> list[str]:
+    """Values that no log is to show: in the settings, and in the variables that they name."""
+    engines = [cfg.engine, *(pool.engine for pool in cfg.generation.pools.values())]
+    keys = [os.environ.get(engine.api_key_env or "", "") for engine in engines]
+    return [*filter(None, keys), *secrets_in(dataclasses.asdict(cfg))]
 
 
 def plan_job(cfg: RunConfig) -> tuple[Summary, str]:

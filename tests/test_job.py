@@ -21,7 +21,7 @@ def test_a_signal_while_the_report_is_written_ends_the_run(ray_local, run_config
         os.kill(os.getpid(), signal.SIGTERM)  # without our handler it would end pytest
         time.sleep(60)
 
-    monkeypatch.setattr(job, "setup_driver", lambda _: None)  # the console stays pytest's
+    monkeypatch.setattr(job, "setup_driver", lambda *_: None)  # the console stays pytest's
     monkeypatch.setattr(job, "run_stages", lambda *_, **__: None)
     monkeypatch.setattr(job, "report", report)
     with pytest.raises(KeyboardInterrupt):
@@ -43,3 +43,15 @@ def test_a_run_that_is_taken_is_told_with_process_and_host(tmp_path):
     who = rf"process {os.getpid()} on {platform.node()} since 20"
     with job.sole(tmp_path), pytest.raises(TakenError, match=who), job.sole(tmp_path):
         pass
+
+
+def test_keys_and_secrets_of_the_settings_are_masked_in_the_log(run_config, monkeypatch):
+    monkeypatch.setenv("TEAM_LETTERS", "key-of-the-servers")
+    monkeypatch.setenv("OTHER_LETTERS", "key-of-other-servers")
+    cfg = run_config(
+        *("engine=openai", "engine.base_urls=[http://h/v1]", "engine.api_key_env=TEAM_LETTERS"),
+        *("generation=per_hop", "+source.storage.secret_key=of-the-bucket", "source=files"),
+        *("source.path=s3://b/x", "generation.pools.responses.engine.api_key_env=OTHER_LETTERS"),
+    )
+    expected = {"key-of-the-servers", "key-of-other-servers", "of-the-bucket"}
+    assert set(job.secrets_of(cfg)) == expected

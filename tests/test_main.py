@@ -12,6 +12,7 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from selfalign_ray.__main__ import _user_error
 from tests.support import SELFALIGN, code_in, selfalign, selfalign_here
@@ -54,6 +55,26 @@ def test_a_process_leaves_with_the_mistake_and_nothing_else(tmp_path, overrides,
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "run_seed=1,2"]])
+def test_a_secret_among_the_settings_is_in_no_file(tmp_path, sweep):
+    secret, short = "s3cr3t-of-the-bucket", "pin123"
+    given = [f"+source.storage.secret_key={secret}", f"+source.storage.token={short}"]
+    given += ["source=files", "source.path=s3://bucket/code", f"stages.until='{secret}'"]
+    done = selfalign_here(*sweep, *given, "run_seed=3" if not sweep else "name=s", cwd=tmp_path)
+    assert done.returncode == 2
+    files = [path for path in tmp_path.rglob("*") if path.suffix in (".yaml", ".txt")]
+    texts = {path.name: path.read_text() for path in files}
+    assert {"failed.txt", "config.yaml", "hydra.yaml", "overrides.yaml"} <= texts.keys()
+    assert ("multirun.yaml" in texts) == bool(sweep)
+    for text in texts.values():
+        assert secret not in text
+        assert short not in text
+    overrides = yaml.safe_load(texts["overrides.yaml"])
+    assert "+source.storage.secret_key=***" in overrides
+    assert "source=files" in overrides
+    assert yaml.safe_load(texts["config.yaml"])["runs_root"] == "runs"
 
 
 def test_help_and_config_are_printed_without_a_run(tmp_path):

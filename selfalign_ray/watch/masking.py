@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MASK = "***"
 _LEAST_CHARACTERS = 8  # a shorter value is no secret, and masking it would garble the text
 
 _SECRET_NAME = re.compile(
-    r"(^|[_.-])(token|secret|password|passwd|passphrase|credentials?|pat|"
+    r"(^|[_.-])(token|secret|password|passwd|passphrase|credentials?|pat|connection_string|"
     r"(api|access|secret|private|account)[_-]?key)$",
     re.IGNORECASE,
 )
@@ -19,7 +19,12 @@ _SECRET_TEXT = re.compile(
     (?P<url> ://[^/\s:@]* : ) [^/\s@]+ (?=@)  # user:password@ in an address
     | (?P<bearer> \bbearer\s+ ) [\w.~+/=-]{8,}
     | (?P<quoted> \b (?:token|password|passwd|secret|api_?key) ["']? \s* [=:] \s* ["'] ) [^"'\n]+
-    | (?P<pair> \b (?:token|password|passwd|secret|api_?key) = ) [^\s"',;&]{8,}
+    | (?P<setting> \. (?:\w+_)?  # as it is given to the command
+      (?:token|password|passwd|secret|(?:api|access|secret|account)_key) = ) [^\s"',;&]+
+    | (?P<pair> \b (?:token|password|passwd|secret|(?:api|access|secret|account)_?key) = )
+      [^\s"',;&]{8,}
+    | (?P<signed> [?&] (?: x-(?:amz|goog)-(?:signature|credential|security-token) | signature | sig)
+      = ) [^\s"'&;#]+  # the right to read, in an address
     | (?P<prefix> \b (?:hf_|gh[pousr]_|github_pat_|sk-|xox[abp]-|AKIA) ) [\w-]{16,}
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -33,6 +38,36 @@ def looks_secret(name: str) -> bool:
     (True, False)
     """
     return bool(_SECRET_NAME.search(name))
+
+
+def secrets_in(value: Any) -> Iterator[str]:
+    """The texts that stand under a secret's name in plain data."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if looks_secret(str(key)) and isinstance(item, str) and item:
+                yield item
+            else:
+                yield from secrets_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from secrets_in(item)
+
+
+def public_url(url: str) -> str:
+    """An address without user, password and what signs it; a path as it is.
+
+    >>> public_url("https://me:pw@host/code/*.parquet?X-Amz-Signature=abc")
+    'https://host/code/*.parquet'
+    """
+    scheme, separator, rest = url.partition("://")
+    is_web = scheme in ("http", "https")  # elsewhere a `?` is a glob's, and a user may be a place
+    if separator and is_web:
+        rest = rest.partition("?")[0].partition("#")[0]
+    host, slash, path = rest.partition("/")
+    user, at, name = host.rpartition("@")
+    if separator and at and (is_web or ":" in user):
+        host = name
+    return f"{scheme}{separator}{host}{slash}{path}" if separator else url
 
 
 class Masker:

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfalign_ray.watch.masking import MASK, Masker, looks_secret
+from selfalign_ray.watch.masking import MASK, Masker, looks_secret, public_url, secrets_in
 
 PLAIN = Masker({})
 
@@ -31,6 +31,8 @@ def test_texts_that_look_like_secrets() -> None:
         "?token=abcdefgh12&x=1": "?token=***&x=1",
         '{"password": "correct horse"}': '{"password": "***"}',
         "hf_abcdefghijklmnopqrst went": "hf_*** went",
+        "https://h/x?a=1&X-Amz-Signature=abc&b=2": "https://h/x?a=1&X-Amz-Signature=***&b=2",
+        "+source.storage.secret_key=short": "+source.storage.secret_key=***",
         "max_tokens=12345678": "max_tokens=12345678",
         "unexpected token: indentation": "unexpected token: indentation",
     }.items():
@@ -44,3 +46,21 @@ def test_a_tree_keeps_its_shape() -> None:
         "b": ["x", None, 1.5, True],
     }
     assert PLAIN.tree({"token": None, "password": ""}) == {"token": None, "password": ""}
+
+
+def test_the_secrets_of_a_tree_are_those_under_their_names() -> None:
+    tree = {"a": [{"secret_key": "x1"}], "token": None, "max_tokens": "3", "b": {"password": "x2"}}
+    assert sorted(secrets_in(tree)) == ["x1", "x2"]
+
+
+def test_a_public_url_names_the_place_and_no_secret() -> None:
+    for url, public in {
+        "https://me:pw@host/code/*.parquet": "https://host/code/*.parquet",
+        "https://ghp_abc@host/x.jsonl?X-Amz-Signature=abc#f": "https://host/x.jsonl",
+        "ftp://me:pw@host/x": "ftp://host/x",
+        "s3://bucket/part-?.parquet": "s3://bucket/part-?.parquet",
+        "hf://datasets/o/n@v1.2/data/*.parquet": "hf://datasets/o/n@v1.2/data/*.parquet",
+        "abfss://box@account.dfs.core.windows.net/x": "abfss://box@account.dfs.core.windows.net/x",
+        "/data/a@b:c@d?.parquet": "/data/a@b:c@d?.parquet",
+    }.items():
+        assert public_url(url) == public

@@ -31,6 +31,7 @@ from selfalign_ray.seeds.sources.storage import (
     patiently,
     pause,
 )
+from selfalign_ray.watch.masking import public_url
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def parts(source: TableSource, run_seed: int) -> Iterator[pa.Table]:
     """
     storage = open_storage(source)
     revision = source.revision or storage.revision
-    dataset = (source.dataset or source.path) + (f"@{revision}" if revision else "")
+    dataset = public_url(source.dataset or source.path) + (f"@{revision}" if revision else "")
     base = base_of(storage)
     found = [
         _File(place, f"{base}/{place}".rstrip("/"), size)

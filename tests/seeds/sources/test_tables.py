@@ -497,6 +497,14 @@ def web_server():
         server.shutdown()
 
 
+def test_no_row_names_the_password_in_a_source_s_address(source_of, web_server):
+    _, url = web_server
+    given = url.replace("://", "://me:hunter2hunter2@")
+    rows = rows_of(source_of("files", path=f"{given}/*.jsonl"))
+    assert {row["dataset"] for row in rows} == {f"{url}/*.jsonl"}
+    assert not any("hunter2" in str(row) for row in rows)
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_listing_that_is_refused_is_asked_for_again(source_of, web_server, caplog, status):
     statuses, url = web_server
