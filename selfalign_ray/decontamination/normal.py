@@ -130,26 +130,22 @@ def shape_of(name: str, node: ast.AST) -> Shape | None:
     async def are left out.
     """
     words: list[str] = []
+    names: list[tuple[int, bool]] = []
     try:
-        _describe(node, _BUILTINS - set(_bound(node)), {}, words)
+        _describe(node, words, names)
     except RecursionError:
         return None
+    kept = _BUILTINS - {words[place] for place, is_bound in names if is_bound}
+    numbers: dict[str, str] = {}
+    for place, _ in names:
+        if words[place] not in kept:
+            words[place] = numbers.setdefault(words[place], f"v{len(numbers)}")
     digest = hashlib.blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=16)
     return Shape(name, words.count("("), digest.digest())
 
 
-def _bound(node: ast.AST) -> Iterator[str]:
-    """The names that are arguments, assigned, caught, captured or defined, in any scope."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.keyword | ast.alias):
-            continue
-        if not isinstance(getattr(inner, "ctx", None), ast.Load):
-            for field in _NAMES.intersection(inner._fields):
-                if isinstance(name := getattr(inner, field), str):
-                    yield name
-
-
-def _describe(node: ast.AST, kept: frozenset[str], names: dict[str, str], words: list[str]) -> None:
+def _describe(node: ast.AST, words: list[str], names: list[tuple[int, bool]]) -> None:
+    """Appends the words of a node, and where among them a name is and whether it is bound there."""
     if isinstance(node, ast.AnnAssign):
         if node.value is None:
             return
@@ -161,31 +157,26 @@ def _describe(node: ast.AST, kept: frozenset[str], names: dict[str, str], words:
     else:
         for field, value in ast.iter_fields(node):
             if field not in _LEFT_OUT:
-                _describe_field(node, field, value, kept, names, words)
+                _describe_field(node, field, value, words, names)
     words.append(")")
 
 
 def _describe_field(
-    node: ast.AST,
-    field: str,
-    value: object,
-    kept: frozenset[str],
-    names: dict[str, str],
-    words: list[str],
+    node: ast.AST, field: str, value: object, words: list[str], names: list[tuple[int, bool]]
 ) -> None:
     if isinstance(value, list):
         items = _without_docstring(value) if field == "body" else value
         words.append("[")
         for item in items:
-            _describe_field(node, field, item, kept, names, words)
+            _describe_field(node, field, item, words, names)
         words.append("]")
     elif isinstance(value, ast.AST):
-        _describe(value, kept, names, words)
+        _describe(value, words, names)
     elif isinstance(value, str):
         is_name = field in _NAMES and not isinstance(node, ast.keyword | ast.alias)
         is_name |= isinstance(node, ast.Global | ast.Nonlocal)
-        if is_name and value not in kept:
-            value = names.setdefault(value, f"v{len(names)}")
+        if is_name:
+            names.append((len(words), not isinstance(getattr(node, "ctx", None), ast.Load)))
         words.append(value)
     else:
         words.append(str(value))
