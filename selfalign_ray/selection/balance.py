@@ -15,10 +15,11 @@ from ray.data import Dataset
 from selfalign_ray.config import RunConfig
 from selfalign_ray.selection.config import BalanceConfig
 from selfalign_ray.selection.duplicates import place_of
-from selfalign_ray.selection.marks import collected, marked
+from selfalign_ray.selection.marks import collected, key_of, marked
 
 Row = dict[str, Any]
 _COLUMNS = ["seed_id", "sample_index", "difficulty_bin", "concepts", "drop_reason"]
+KEYS = ("seed_id", "sample_index")
 GONE = pa.schema([("key", pa.string()), ("drop_reason", pa.string())])
 
 
@@ -44,7 +45,7 @@ def balance(ds: Dataset, cfg: RunConfig) -> Dataset:
     rows = [row for table in collected(found) for row in table.to_pylist()]
     gone = ray.put(gone_of(rows, cfg.selection.balance, cfg.run_seed))
     return ds.map_batches(
-        partial(marked, gone=gone, keys=("seed_id", "sample_index")),
+        partial(marked, gone=gone, keys=KEYS),
         batch_size=None,
         batch_format="pyarrow",
     )
@@ -79,7 +80,7 @@ def gone_of(rows: list[Row], cfg: BalanceConfig, run_seed: int) -> pa.Table:
             bins[row["difficulty_bin"]] += 1
             concepts.update(names)
             continue
-        gone.append({"key": f"{row['seed_id']}/{row['sample_index']}", "drop_reason": reason})
+        gone.append({"key": key_of(row[name] for name in KEYS), "drop_reason": reason})
     return pa.Table.from_pylist(gone, schema=GONE)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools as ft
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,15 +22,20 @@ def marked(rows: pa.Table, gone: ray.ObjectRef[pa.Table], keys: Sequence[str]) -
     return with_marks(rows, _table(gone), keys)
 
 
+def key_of(values: Iterable[Any]) -> str:
+    """The values joined by a slash; null, as in rows that were made elsewhere, is an empty text."""
+    return "/".join("" if value is None else str(value) for value in values)
+
+
 def with_marks(rows: pa.Table, gone: pa.Table, keys: Sequence[str]) -> pa.Table:
     """A block with what is said of the rows that go.
 
     Args:
         rows: with `drop_reason`; rows dropped before pass through.
         gone: `key`, then the columns to fill in, `drop_reason` among them.
-        keys: the columns whose values, as texts joined by a slash, are the key.
+        keys: the columns whose values, as `key_of` joins them, are the key.
     """
-    texts = [pc.cast(rows[name], pa.string()) for name in keys]
+    texts = [pc.coalesce(pc.cast(rows[name], pa.string()), "") for name in keys]
     key = pc.binary_join_element_wise(*texts, "/") if len(texts) > 1 else texts[0]
     alive = pc.is_null(rows["drop_reason"])
     where = pc.if_else(alive, pc.index_in(key, value_set=gone["key"].combine_chunks()), None)

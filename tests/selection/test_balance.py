@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from selfalign_ray import schemas
 from selfalign_ray.errors import UserError
-from selfalign_ray.selection.balance import balance, cap_of, gone_of
+from selfalign_ray.selection.balance import KEYS, balance, cap_of, gone_of
 from selfalign_ray.selection.config import SelectionConfig
 from selfalign_ray.selection.duplicates import place_of
+from selfalign_ray.selection.marks import with_marks
 from selfalign_ray.settings import check
 
 Row = dict[str, Any]
@@ -81,6 +82,15 @@ def test_enabled_without_a_cap_is_refused(selection: Callable[..., SelectionConf
     with pytest.raises(UserError, match=r"balance.enabled: must be false where no cap"):
         check(selection(ON, *OFF))
     check(selection(*OFF))
+
+
+def test_rows_that_were_made_elsewhere_and_have_no_index_go_too(
+    selection: Callable[..., SelectionConfig],
+) -> None:
+    rows = [{**row(n, 0, "sets"), "sample_index": None} for n in range(4)]
+    cfg = selection(ON, *OFF, "balance.concept_rows=1").balance
+    found = with_marks(table(rows), gone_of(rows, cfg, RUN_SEED), KEYS)
+    assert Counter(found["drop_reason"].to_pylist()) == {"over_concept": 3, None: 1}
 
 
 @pytest.mark.ray
