@@ -126,7 +126,7 @@ class TableSource(SourceConfig):
     format: str | None = setting(choices=["parquet", "jsonl"])  # null: by the files' names
     # Options of the file system.
     storage: dict[str, Any] = setting(decides=False)  # noqa: RUF009
-    dataset: str | None  # name to record; null: `path`
+    dataset: str | None  # name to record; null: a hub's in `path`, else `path`
     revision: str | None  # of the data set, to record; null: a hub's commit, else none
     include: list[str]  # globs on "/" and the file's path; only files that match one are listed
     columns: ColumnsConfig

@@ -20,10 +20,12 @@ from fsspec.utils import glob_translate
 
 from selfalign_ray.errors import UserError
 from selfalign_ray.seeds.config import RetryConfig, TableSource
+from selfalign_ray.watch.masking import public_url
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
 _WILD = re.compile(r"[*?\[]")
 _THROTTLED = re.compile(r"\b(429|503)\b|SLOW_?DOWN|TOO MANY REQUESTS|THROTTL", re.IGNORECASE)
 
@@ -120,6 +122,12 @@ def _opened(source: TableSource) -> Storage:
     return Storage(system, inside, None)
 
 
+def dataset_of(source: TableSource) -> str:
+    """The name that is recorded: a hub's, where `path` is on one; without what a URL may hide."""
+    on_hub = _HUB.match(source.path)
+    return source.dataset or (on_hub[1] if on_hub else public_url(source.path))
+
+
 def at_commit(source: TableSource, path: str | None) -> TableSource:
     """The source at a commit, where it lies on a hub; its rows record the same as without.
 
@@ -135,7 +143,7 @@ def at_commit(source: TableSource, path: str | None) -> TableSource:
         path = source.path if storage.revision is None else f"hf://{storage.path}"
     if path == source.path:
         return source
-    return dataclasses.replace(source, path=path, dataset=source.dataset or source.path)
+    return dataclasses.replace(source, path=path, dataset=dataset_of(source))
 
 
 def _pinned(system: pafs.FileSystem, hub: Any, path: str) -> Storage:

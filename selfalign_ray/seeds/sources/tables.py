@@ -24,6 +24,7 @@ from selfalign_ray.seeds.sources.entries import Record, entries_of, refusal, wit
 from selfalign_ray.seeds.sources.listing import matcher
 from selfalign_ray.seeds.sources.storage import (
     base_of,
+    dataset_of,
     file_system,
     is_throttled,
     list_files,
@@ -31,7 +32,6 @@ from selfalign_ray.seeds.sources.storage import (
     patiently,
     pause,
 )
-from selfalign_ray.watch.masking import public_url
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def parts(source: TableSource, run_seed: int) -> Iterator[pa.Table]:
     """
     storage = open_storage(source)
     revision = source.revision or storage.revision
-    dataset = public_url(source.dataset or source.path) + (f"@{revision}" if revision else "")
+    dataset = dataset_of(source) + (f"@{revision}" if revision else "")
     base = base_of(storage)
     found = [
         _File(place, f"{base}/{place}".rstrip("/"), size)

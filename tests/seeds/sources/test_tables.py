@@ -100,7 +100,8 @@ def test_the_stack_v1(folder, source_of):
         v1_row(content="# Licensed under the Other License.\n"),
     ]
     pq.write_table(pa.Table.from_pylist(table), folder / "a.parquet", row_group_size=5)
-    rows = rows_of(source_of("stack_v1", "source.revision=v1.2"))
+    named = ["source.dataset=bigcode/the-stack-dedup", "source.revision=v1.2"]
+    rows = rows_of(source_of("stack_v1", *named))
     assert reasons(rows) == {
         None: 2,
         "license_not_allowed": 3,
@@ -285,8 +286,10 @@ def shards(folder):
 
 
 def test_order_and_ids_follow_from_place_and_seed_alone(shards, source_of, tmp_path):
+    named = ["stack_v1", "source.dataset=o/n"]
+
     def ids(run_seed, *overrides, **more):
-        rows = rows_of(source_of("stack_v1", *overrides), run_seed=run_seed, **more)
+        rows = rows_of(source_of(*named, *overrides), run_seed=run_seed, **more)
         return [row["row_id"] for row in rows]
 
     first = ids(1)
@@ -297,7 +300,7 @@ def test_order_and_ids_follow_from_place_and_seed_alone(shards, source_of, tmp_p
     for limit in (1, 7, 25, 60, 100):
         assert ids(1, f"source.limit={limit}") == first[:limit]
     shards.rename(tmp_path / "moved")
-    moved = source_of("stack_v1", path=tmp_path / "moved")
+    moved = source_of(*named, path=tmp_path / "moved")
     assert [row["row_id"] for row in rows_of(moved)] == first
 
 
@@ -574,6 +577,17 @@ def test_a_hub_is_read_at_its_commit(source_of, monkeypatch):
     source = source_of("stack_v1", path="hf://datasets/o/n/data/*.parquet")
     opened = storage.open_storage(source)
     assert (opened.path, opened.revision) == ("datasets/o/n@f00d/data/*.parquet", "f00d")
+
+
+@pytest.mark.parametrize("kind", ["stack_v1", "stack_v2", "stack_v3"])
+def test_a_copy_is_no_data_set_of_the_hub_unless_it_is_called_so(run_config, kind):
+    owner = "HuggingFaceCode" if kind == "stack_v3" else "bigcode"
+    assert tables.dataset_of(run_config(f"source={kind}").source).startswith(f"{owner}/")
+    copy = [f"source={kind}", "source.path=/data/copy/*.parquet"]
+    assert tables.dataset_of(run_config(*copy).source) == "/data/copy/*.parquet"
+    assert tables.dataset_of(run_config(*copy, "source.dataset=o/n").source) == "o/n"
+    other = "source.path=hf://datasets/bigcode/the-stack-v2@main/data/Python/*.parquet"
+    assert tables.dataset_of(run_config(f"source={kind}", other).source) == "bigcode/the-stack-v2"
 
 
 def test_settings_that_contradict(run_config):
