@@ -14,9 +14,24 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from selfalign_ray.sandbox.plain import dumps, loads, pack, public, unpack
+from selfalign_ray.sandbox.plain import (
+    dumps,
+    exception_at,
+    loads,
+    named,
+    pack,
+    path_of,
+    public,
+    unpack,
+)
 
 _PLAIN_BASES = (bool, int, float, str, bytes, tuple, list, dict, set, frozenset)
+_PLAIN: dict[str, type] = {base.__name__: base for base in _PLAIN_BASES}
+_RAISED: dict[str, type[BaseException]] = {
+    name: value
+    for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, BaseException)
+}
 _MESSAGE_BYTES = 1 << 28
 _MUTABLE = (list, dict, set, bytearray)
 _ATTRIBUTES = {"__name__", "__doc__", "__qualname__", "__annotations__"}
@@ -25,6 +40,7 @@ _BINARY = (
     "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift",
     "rshift", "matmul",
 )  # fmt: skip
+_WEIGHING = {*_COMPARING, *_BINARY, *(f"r{name}" for name in _BINARY)}
 _UNARY: dict[str, Callable[..., Any]] = {
     "len": len, "bool": bool, "str": str, "repr": repr, "iter": iter, "next": next, "hash": hash,
     "int": int, "float": float, "abs": abs, "neg": operator.neg, "pos": operator.pos,
@@ -105,17 +121,18 @@ class _PlainStandin:
 class Peer:
     """One end of the connection."""
 
-    def __init__(self, link: socket.socket, *, trusted: bool, named: set[str]) -> None:
+    def __init__(self, link: socket.socket, *, trusted: bool) -> None:
         """Takes its end.
 
         Args:
             link: a connected stream socket.
-            trusted: whether this is the side of the tests, which gives no private attributes.
-            named: the names that the tests use; only objects of a class among them may answer a
-                comparison with plain data.
+            trusted: whether this is the side of the tests, which gives no private attributes and
+                takes no answer that decides a comparison with plain data.
         """
         self._stream = link.makefile("rwb")
-        self._trusted, self._named = trusted, named
+        self._trusted = trusted
+        # Those that the tests name: their objects may say what they contain.
+        self.classes: tuple[type, ...] = ()
         self._exported: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._standins: dict[int, Any] = {}
@@ -182,10 +199,11 @@ class Peer:
 
     def _error(self, kind: Any, base: str, args: Any, attributes: Any) -> BaseException:
         made = kind if isinstance(kind, type) and issubclass(kind, BaseException) else None
+        made = made or _RAISED.get(base, Exception)
         try:
-            error: BaseException = (made or getattr(builtins, base))(*args)
-        except TypeError:
-            error = Exception(*args)
+            error: BaseException = made(*args)
+        except TypeError:  # its arguments are others than those that it keeps
+            error = made.__new__(made, *args)
         error.__dict__.update(attributes)
         return error
 
@@ -203,11 +221,14 @@ class Peer:
             return ["yours", value.__dict__["_number"]]
         if isinstance(value, StandinClass):
             return ["yours", value.__dict__["_class_number"]]
+        path = path_of(value)
+        if path and self._trusted:
+            return ["library", path]  # of its own: a handle would lend it the tests' `exec`
         number = self._numbers.setdefault(id(value), len(self._exported))
         if number == len(self._exported):
             self._exported.append(value)  # kept, so that the number stays its own
         if isinstance(value, type):
-            return ["class", number, *self._class(value)]
+            return ["class", number, *self._class(value), path]
         base = next((b for b in _PLAIN_BASES if isinstance(value, b)), None)
         if base is not None and type(value).__module__ == "__main__":
             return ["plain", number, self._export(type(value)), pack(base(value), self._export)]
@@ -225,6 +246,11 @@ class Peer:
         kind, number = data[0], data[1]
         if kind == "yours":
             return self._exported[number]
+        if kind == "library" and not self._trusted:
+            return named(number)
+        real = exception_at(data[5]) if kind == "class" else None
+        if real:
+            return real
         if number not in self._standins:
             self._standins[number] = self._standin(kind, number, data[2:])
         return self._standins[number]
@@ -250,19 +276,24 @@ class Peer:
         Standin.__init__(standin, self, number)
         return standin
 
-    def _standin_class(self, number: int, name: str, known: str, bases: list[Any]) -> Any:
-        base: Any = getattr(builtins, known)
+    def _standin_class(self, number: int, name: str, known: str, bases: list[Any], _: str) -> Any:
         above = tuple(self._resolve(b) for b in bases)
         members = {"_class_peer": self, "_class_number": number, "__module__": "__main__"}
-        if issubclass(base, BaseException):
+        base = _RAISED.get(known) or _PLAIN.get(known)
+        if known in _RAISED:
             return type(name, above or (base,), {"__module__": "__main__"})
-        if base in _PLAIN_BASES:
+        if base:
             return StandinClass(name, above or (_PlainStandin, base), members)
         return StandinClass(name, above or (Standin,), members)
 
-    def may_compare(self, standin: Standin, other: Any) -> bool:
-        """Whether an object of the other side may say how it compares with this."""
-        return isinstance(other, Standin) or type(standin).__name__ in self._named
+    def may_answer(self, standin: Standin, name: str, other: Any) -> bool:
+        """Whether an object of the other side may say how it compares with this.
+
+        What is equal to 3 because it says so, or a difference of 0 to 3, is no answer to a test.
+        """
+        if not self._trusted or isinstance(other, Standin):
+            return True
+        return name == "contains" and isinstance(standin, self.classes)
 
 
 def _update(old: Any, new: Any) -> None:
@@ -279,7 +310,7 @@ def _update(old: Any, new: Any) -> None:
 def _operator(name: str) -> Callable[..., Any]:
     def forwarded(self: Standin, *args: Any, **named: Any) -> Any:
         peer = self.__dict__["_peer"]
-        if name in _COMPARING and not peer.may_compare(self, args[0]):
+        if name in _WEIGHING and not peer.may_answer(self, name, args[0]):
             return NotImplemented if name != "contains" else False
         return peer.ask(name, self.__dict__["_number"], *args, **named)
 

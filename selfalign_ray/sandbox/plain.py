@@ -2,15 +2,19 @@
 
 Numbers, text, containers and the standard library's value types go by value. Anything else is the
 business of `export` and `resolve`, which exchange it for a handle. Types are compared exactly: a
-subclass may compare as it likes, so it never passes for the real thing.
+subclass may compare as it likes, so it never passes for the real thing. By name go only modules,
+types and functions that are listed here, whoever sends them.
 """
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import json
+import math
 import sys
 import types
+import typing
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -34,11 +38,65 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
     "int": lambda text: int(text, 16), "float": float.fromhex, "complex": lambda p: complex(*p),
     "bytes": bytes.fromhex, "bytearray": bytearray.fromhex, "range": lambda p: range(*p),
     "slice": lambda p: slice(*p), "Decimal": Decimal, "Fraction": lambda p: Fraction(*p),
-    "datetime": datetime.fromisoformat, "date": date.fromisoformat, "time": time.fromisoformat,
+    "datetime": lambda p: datetime.fromisoformat(p[0]).replace(fold=p[1]),
+    "time": lambda p: time.fromisoformat(p[0]).replace(fold=p[1]),
+    "date": lambda p: date.fromisoformat(p[0]),
     "timedelta": lambda p: timedelta(*p), "NotImplemented": lambda _: NotImplemented,
     "Ellipsis": lambda _: Ellipsis,
 }  # fmt: skip
 _SAFE_INTEGER = 1 << 53
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What crosses by name. None of it compares as it likes, takes text for code or for the name of an
+# attribute, or opens anything, whatever it is called with.
+_MODULES = _words("""
+abc bisect cmath collections collections.abc dataclasses datetime decimal enum fractions functools
+heapq itertools json math numbers numpy operator re statistics string typing unittest
+""")
+_LISTED = {
+    "builtins": _words("""
+    abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod
+    enumerate filter float format frozenset hash hex id int isinstance issubclass iter len list map
+    max min next object oct ord pow print property range repr reversed round set slice sorted
+    staticmethod str sum tuple zip
+    """).union(
+        name
+        for name, value in vars(builtins).items()
+        if isinstance(value, type) and issubclass(value, BaseException)
+    ),
+    "abc": _words("ABC abstractmethod"),
+    "cmath": _words("exp isclose phase polar rect sqrt"),
+    "collections": _words("ChainMap Counter OrderedDict defaultdict deque namedtuple"),
+    "collections.abc": _words("""
+    AsyncGenerator AsyncIterable AsyncIterator Awaitable ByteString Callable Collection Container
+    Coroutine Generator Hashable ItemsView Iterable Iterator KeysView Mapping MappingView
+    MutableMapping MutableSequence MutableSet Reversible Sequence Set Sized ValuesView
+    """),
+    "dataclasses": _words("asdict astuple dataclass field fields is_dataclass replace"),
+    "datetime": _words("date datetime time timedelta timezone tzinfo"),
+    "decimal": _words("Decimal"),
+    "enum": _words("Enum Flag IntEnum IntFlag StrEnum auto unique"),
+    "fractions": _words("Fraction"),
+    "_functools": _words("reduce"),
+    "functools": _words("cache cached_property lru_cache partial total_ordering wraps"),
+    "math": frozenset(name for name in vars(math) if not name.startswith("_")),
+    "numbers": _words("Complex Integral Number Rational Real"),
+    "numpy": _words("""
+    bool bool_ complex128 complex64 float16 float32 float64 floating generic int16 int32 int64 int8
+    integer ndarray number uint16 uint32 uint64 uint8
+    """),
+    "_operator": _words("""
+    abs add and_ concat contains eq floordiv ge getitem gt index inv invert is_ is_not le lshift lt
+    matmul mod mul ne neg not_ or_ pos pow rshift sub truediv truth xor
+    """),
+    "typing": frozenset(typing.__all__) - _words("ForwardRef evaluate_forward_ref get_type_hints"),
+    "unittest.case": _words("IsolatedAsyncioTestCase TestCase"),
+}  # fmt: skip
+_LIBRARY = {*sys.stdlib_module_names, "numpy"}
 _PRIVATE = ("_", "f_", "gi_", "cr_", "ag_", "tb_", "co_")  # frames hang on these
 
 
@@ -75,6 +133,8 @@ def unpack(data: Any, resolve: Resolve) -> Any:
     if tag in _MAKERS:
         return _MAKERS[tag](content)
     if tag == "global":
+        if not _is_listed(content):
+            raise ImportError(f"{content} does not cross between processes")
         return named(content)
     if tag == "array":
         return _array_of(*content)
@@ -89,12 +149,38 @@ def public(name: str) -> bool:
 def named(path: str) -> Any:
     """The object of the standard library at `module:name.name`, or the module at `module`."""
     module, _, names = path.partition(":")
-    if module.partition(".")[0] not in {*sys.stdlib_module_names, "numpy"}:
+    if module.partition(".")[0] not in _LIBRARY:
         raise ImportError(f"{module} does not cross between processes")
     value: Any = importlib.import_module(module)
     for name in names.split(".") if names else []:
         value = getattr(value, name)
     return value
+
+
+def path_of(value: Any) -> str:
+    """Where `named` finds a module, class or function; empty if it does not."""
+    if isinstance(value, types.ModuleType):
+        path = value.__name__
+    elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        path = f"{value.__module__}:{value.__qualname__}"
+    elif type(value).__module__ == "typing":
+        path = f"typing:{getattr(value, '_name', None) or getattr(value, '__name__', '')}"
+    else:
+        return ""
+    try:
+        return path if named(path) is value else ""
+    except (ImportError, AttributeError, ValueError):
+        return ""
+
+
+def exception_at(path: str) -> type[BaseException] | None:
+    """An exception of the standard library, if its module is loaded; imports nothing."""
+    module, _, name = path.partition(":")
+    if module.partition(".")[0] not in _LIBRARY or module not in sys.modules:
+        return None
+    found = vars(sys.modules[module]).get(name)
+    fair = type(found) is type and issubclass(found, BaseException)
+    return found if fair and found.__eq__ is object.__eq__ else None
 
 
 def _simple(value: Any, kind: type, export: Export) -> list[Any] | None:
@@ -112,7 +198,7 @@ def _simple(value: Any, kind: type, export: Export) -> list[Any] | None:
     if kind is Fraction:
         return [name, [value.numerator, value.denominator]]
     if kind in {datetime, date, time}:
-        return [name, value.isoformat()]
+        return [name, [value.isoformat(), getattr(value, "fold", 0)]]
     if kind is timedelta:
         return [name, [value.days, value.seconds, value.microseconds]]
     if value is NotImplemented or value is Ellipsis:
@@ -121,19 +207,13 @@ def _simple(value: Any, kind: type, export: Export) -> list[Any] | None:
 
 
 def _global(value: Any) -> list[Any] | None:
-    """A module, class or function of the standard library, by name."""
-    if isinstance(value, types.ModuleType):
-        path = value.__name__
-    elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
-        path = f"{value.__module__}:{value.__qualname__}"
-    elif type(value).__module__ == "typing":
-        path = f"typing:{getattr(value, '_name', None) or getattr(value, '__name__', '')}"
-    else:
-        return None
-    try:
-        return ["global", path] if named(path) is value else None
-    except (ImportError, AttributeError, ValueError):
-        return None
+    path = path_of(value)
+    return ["global", path] if path and _is_listed(path) else None
+
+
+def _is_listed(path: str) -> bool:
+    module, _, name = path.partition(":")
+    return name in _LISTED.get(module, ()) if name else module in _MODULES
 
 
 def _array(value: Any, kind: type) -> list[Any] | None:

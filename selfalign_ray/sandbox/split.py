@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfalign_ray.sandbox.channel import Channel, EndError
-from selfalign_ray.sandbox.peers import GoneError, Peer
+from selfalign_ray.sandbox.peers import GoneError, Peer, StandinClass
 from selfalign_ray.sandbox.runner import (
     TESTS,
     finish,
@@ -32,7 +32,7 @@ def run_solution(channel: Channel, link: socket.socket, options: Mapping[str, An
     load(channel, main, options)
     channel.say("loaded 0")
     names = {k: v for k, v in vars(main).items() if not k.startswith("__")}
-    peer = Peer(link, trusted=False, named=set())
+    peer = Peer(link, trusted=False)
     try:
         peer.send(names)
     except GoneError:
@@ -48,12 +48,15 @@ def run_split_tests(channel: Channel, link: socket.socket, _: Mapping[str, Any])
     wanted = _names(source)
     gc.enable()
     random.seed(source.encode("utf-8", "surrogatepass"))
-    peer = Peer(link, trusted=True, named=wanted)
+    peer = Peer(link, trusted=True)
     try:
         names = peer.receive()
     except GoneError:
         raise EndError("exception", "the code did not load") from None
     _define(main, names, wanted)
+    peer.classes = tuple(
+        v for k, v in vars(main).items() if k in wanted and isinstance(v, StandinClass)
+    )
     failed = run_tests(channel, main, source)
     finish()
     if failed:
@@ -67,7 +70,7 @@ def _define(main: types.ModuleType, names: Mapping[str, Any], wanted: set[str]) 
     """
     own = {name for name in names if not hasattr(builtins, name)}
     chosen = own if own & wanted else set(names)
-    vars(main).update({name: names[name] for name in chosen})
+    vars(main).update({name: names[name] for name in chosen if not name.startswith("__")})
 
 
 def _names(source: str) -> set[str]:

@@ -1,14 +1,16 @@
+import json
 from collections import Counter, OrderedDict, defaultdict, deque
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from json import JSONDecodeError
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfalign_ray.sandbox.plain import dumps, loads, named, public
+from selfalign_ray.sandbox.plain import dumps, exception_at, loads, named, public
 
 
 def crossed(value):
@@ -109,6 +111,36 @@ def test_only_the_standard_library_is_reached_by_name():
     assert named("math:isclose")
     with pytest.raises(ImportError):
         named("ray:init")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "builtins:exec",
+        "builtins:type",
+        "unittest.mock:ANY",
+        "operator:attrgetter",
+        "os",
+        "os:system",
+    ],
+)
+def test_what_is_not_listed_is_not_taken_by_name(path):
+    with pytest.raises(ImportError):
+        loads(json.dumps(["global", path]).encode(), list)
+    with pytest.raises(TypeError, match="a handle"):
+        crossed(eval)
+
+
+def test_exceptions_of_the_library_are_found_where_they_are_loaded():
+    assert exception_at("json.decoder:JSONDecodeError") is JSONDecodeError
+    for path in (
+        "ensurepip:X",
+        "json.decoder:JSONDecoder",
+        "ray.exceptions:RayError",
+        ":x",
+        "json",
+    ):
+        assert exception_at(path) is None
 
 
 @pytest.mark.parametrize("name", ["_x", "__globals__", "gi_frame", "f_back", "tb_next"])

@@ -51,6 +51,12 @@ HONEST = {
                "assert (f(np.arange(3)) == [0, 2, 4]).all()"),
     "unittest": ("def f(): return 1", "import unittest\nclass T(unittest.TestCase):\n"
                  "    def test(self): self.assertEqual(f(), 1)\nunittest.main()"),
+    "tools of the library": ("import os, json\nfrom zipfile import BadZipFile\ndef f(k): return k\n"
+                             "def g(): raise BadZipFile('x')\ndef h(s): return json.loads(s)",
+                             "import zipfile, json\nassert f(int) is int and f(ValueError) is ValueError\n"
+                             "assert os.path.join('a', 'b') == 'a/b' and f(len)('abc') == 3\n"
+                             "try: g()\nexcept zipfile.BadZipFile as e: assert str(e) == 'x'\n"
+                             "try: h('{')\nexcept json.JSONDecodeError as e: pass"),
     "named like a builtin": ("def sum(xs): return len(xs)", "assert sum([5, 5]) == 2"),
 }  # fmt: skip
 CHEATS = {
@@ -64,6 +70,53 @@ CHEATS = {
     "an early end": "import os\ndef f(): os._exit(0)",
     "its own comparison": "def isinstance(*a): return True\ndef f(): return 0",
 }
+# By frames to the messages themselves.
+PEER = """
+import sys
+def peer():
+    frame = sys._getframe()
+    while "Peer" not in frame.f_globals: frame = frame.f_back
+    return frame.f_globals["Peer"]
+class T: pass
+def exported(cls, text):
+    real = cls._export
+    cls._export = lambda self, value: ["global", text] if type(value) is T else real(self, value)
+"""
+SENT = (
+    PEER
+    + """
+cls = peer()
+send = cls.send
+def sends(self, value):
+    return send(self, {**value, **CHANGED} if isinstance(value, dict) else value)
+cls.send = sends
+"""
+)
+PATCH = """
+import sys
+frame = sys._getframe()
+while frame:
+    if "_run_step" in frame.f_globals: frame.f_globals["_run_step"] = lambda *rest: None
+    frame = frame.f_back
+"""
+FORGED = {
+    "a global that equals all": (PEER + "def f():\n    exported(peer(), 'unittest.mock:ANY')\n"
+                                 "    return T()", "assert f() == 3"),
+    "a class of such": (SENT + "exported(cls, 'unittest.mock:_ANY')\nCHANGED = {'f': T()}",
+                        "assert f() == 3"),
+    "a function that runs text": (SENT + f"exported(cls, 'builtins:exec')\nCHANGED = {{'f': T()}}\n"
+                                  f"def g(): return {PATCH!r}", "f(g())\nassert f('') == 3"),
+    "an error that runs text": (PEER + "def f():\n    peer()._told = lambda self, error: "
+                                f"(None, 'exec', [{PATCH!r}], {{}})\n    1 / 0",
+                                "try: f()\nexcept Exception: pass\nassert f() == 3"),
+    "builtins of its own": (SENT + "CHANGED = {'__builtins__': {'abs': lambda x: 0}}\n"
+                            "def f(): return 0", "assert abs(f() - 3) < 1"),
+    "a class named as its function": ("class f:\n    def __eq__(self, o): return True\nk = f\n"
+                                      "def f(): return k()", "assert f() == 3"),
+    "a class for a function": ("class f:\n    def __eq__(self, o): return True", "assert f() == 3"),
+    "a difference of nothing": ("class A:\n    def __sub__(self, o): return 0\n"
+                                "def f(): return A()", "assert abs(f() - 3) < 1"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +136,19 @@ def test_nothing_that_a_solution_does_to_itself_makes_its_tests_pass(split, name
     [verdict] = split.judge([(CHEATS[name], "assert f() == 3")])
     assert verdict.verdict != "passed"
     assert verdict.assurance == "split"
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_no_message_of_a_solution_makes_its_tests_pass(split, name):
+    [verdict] = split.judge([FORGED[name]])
+    assert verdict.verdict in {"assertion", "exception"}
+    assert verdict.assurance == "split"
+
+
+def test_tests_lend_none_of_their_tools(split):
+    code = "def f(tool): return tool('globals()').keys() >= {'MINE'}"
+    [verdict] = split.judge([(code, "MINE = 1\nassert f(eval) is False")])
+    assert verdict.verdict == "passed", verdict.detail
 
 
 @pytest.mark.parametrize(
