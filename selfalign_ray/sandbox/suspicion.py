@@ -57,9 +57,27 @@ _HARMLESS_OF = {
 }  # fmt: skip
 _DANGEROUS = _words("""
 Formatter ForwardRef addaudithook call_tracing excepthook get_objects get_referents get_referrers
-get_type_hints make_dataclass setprofile settrace
+get_type_hints make_dataclass setprofile settrace singledispatch singledispatchmethod
 """)
-_OF_ARRAYS = _words("f2py ctypeslib load fromfile memmap")
+# Attributes of any owner, with or without an underscore before them: modules that the harmless
+# ones hold and that give all power, under their own and other names, and unbuffered files, whose
+# type opens any descriptor.
+_REACHING = _words("""
+FileIO bltn_open bltns builtins codecs ctypes currentframe detach fcntl gc genericpath getframe
+importlib inspect io linecache marshal mmap mp multiprocessing nt ntpath os pickle posix posixpath
+raw signal socket subprocess sys tokenize traceback types unittest
+""")
+# Attributes whose value is a module, though no import statement may name it.
+_PARTS = re.compile(
+    r"os\.path|collections\.abc|concurrent\.futures|logging\.(config|handlers)"
+    r"|json\.(decoder|encoder|scanner|tool)|urllib\.(error|parse|request|response)"
+    r"|xml\.(dom|etree|parsers|sax)(\.[a-z]+|\.ElementTree)?"
+    r"|(numpy|pandas)\.(api|char|core|fft|io|lib|linalg|ma|polynomial|random|testing|tseries)(\.[a-z]+)?"
+)
+_METACLASSES = _words("ABCMeta EnumMeta EnumType NamedTupleMeta type")
+_ASKING = _words("isinstance issubclass print repr str hash id format")
+_SHOWN = _words("__doc__ __module__ __name__ __qualname__")
+_OF_ARRAYS = _words("eval f2py ctypeslib lib load fromfile memmap")
 _NAMES = _words("breakpoint compile delattr eval exec globals help locals setattr vars")
 _TOOLS = _words("__builtins__ __debug__ __import__ __loader__ __spec__")
 # By text: allowed with constant harmless names only.
@@ -92,7 +110,7 @@ _POWER = re.compile(
 )
 _STORES = {dis.opmap["STORE_ATTR"], dis.opmap["DELETE_ATTR"]}
 _IMPORT, _MATCH_CLASS = dis.opmap["IMPORT_NAME"], dis.opmap["MATCH_CLASS"]
-_TRIGGERS = _NAMES | _BY_TEXT | _HOOKS | COMPARISONS | WEIGHED | LIARS | {"open", "type"}
+_TRIGGERS = _NAMES | _BY_TEXT | _HOOKS | COMPARISONS | WEIGHED | LIARS | {"open"} | _METACLASSES
 
 
 def may_be_suspicious(code: CodeType) -> bool:
@@ -107,7 +125,9 @@ def may_be_suspicious(code: CodeType) -> bool:
         if _IMPORT in operations or _MATCH_CLASS in operations:
             return True
         names = {*one.co_names, *one.co_varnames, *one.co_cellvars, one.co_name}
-        if not names.isdisjoint(_TRIGGERS) or any(map(_leads_on, names)):
+        if not names.isdisjoint(_TRIGGERS) or any(map(_reaches, names)):
+            return True
+        if not _STORES.isdisjoint(operations) and any(map(_DUNDER.fullmatch, names)):
             return True
         for constant in one.co_consts:
             if isinstance(constant, CodeType):
@@ -119,7 +139,10 @@ def may_be_suspicious(code: CodeType) -> bool:
 
 def suspicions(tree: ast.Module) -> Iterator[str]:
     """What in the code calls for further processes; a word or two each, in no order."""
-    modules, imported = dict(_modules(tree)), set(_imported(tree))
+    bound = set(_modules(tree))
+    modules, imported = dict(sorted(bound)), set(_imported(tree))
+    if len(bound) > len(modules):
+        yield "imports two things under one name"
     own = set(_own_attributes(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -129,7 +152,7 @@ def suspicions(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.Call):
             yield from _of_call(node)
         elif isinstance(node, ast.MatchClass):
-            yield from (name for name in node.kwd_attrs if _leads_on(name))
+            yield from (name for name in node.kwd_attrs if _reaches(name))
         elif isinstance(node, ast.Constant):
             if isinstance(node.value, str):
                 found = set(_DUNDER.findall(node.value)) - _DUNDERS
@@ -139,6 +162,7 @@ def suspicions(tree: ast.Module) -> Iterator[str]:
         else:
             yield from _of_name(node)
     yield from _loose(tree, modules)
+    yield from _of_types(tree)
 
 
 def gives_power(suspicion: str) -> bool:
@@ -162,13 +186,30 @@ def _leads_on(name: str) -> bool:
     return bool(_FRAMES.fullmatch(name))
 
 
+def _reaches(name: str) -> bool:
+    """Whether an attribute leads on, or is a module or type that leads everywhere."""
+    return _leads_on(name) or name.lstrip("_") in _REACHING
+
+
 def _modules(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """(name, module) of what `import` binds."""
+    """(name, path) of what imports bind: a module, or what may be one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 whole = alias.name if alias.asname else alias.name.partition(".")[0]
                 yield alias.asname or whole, whole
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((a.asname or a.name, f"{node.module}.{a.name}") for a in node.names)
+
+
+def _path(node: ast.expr, modules: dict[str, str]) -> str:
+    """The path of `name.name.name` whose first name an import binds; empty for anything else."""
+    if isinstance(node, ast.Name):
+        return modules.get(node.id, "")
+    if isinstance(node, ast.Attribute):
+        owner = _path(node.value, modules)
+        return owner and f"{owner}.{node.attr}"
+    return ""
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
@@ -202,8 +243,10 @@ def _of_import(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
     for alias in node.names:
         if alias.asname and _DUNDER.fullmatch(alias.asname):
             yield f"defines {alias.asname}"
-        if isinstance(node, ast.ImportFrom) and (alias.name == "*" or _risky(module, alias.name)):
-            yield f"imports {module}.{alias.name}"
+        if isinstance(node, ast.ImportFrom):
+            hidden = alias.name in _BY_TEXT and alias.asname not in {None, alias.name}
+            if hidden or alias.name == "*" or _risky(module, alias.name):
+                yield f"imports {module}.{alias.name}"
 
 
 def _risky(module: str, name: str) -> bool:
@@ -211,6 +254,8 @@ def _risky(module: str, name: str) -> bool:
     listed = _HARMLESS_OF.get(module)
     if listed is not None:
         return name not in listed
+    if name.lstrip("_") in _REACHING:
+        return True
     if module.partition(".")[0] in {"numpy", "pandas"}:
         return name in _OF_ARRAYS or name.startswith("_")
     another = name in sys.stdlib_module_names and name != module.rpartition(".")[2]
@@ -221,20 +266,43 @@ def _risky(module: str, name: str) -> bool:
 def _of_attribute(
     node: ast.Attribute, modules: dict[str, str], imported: set[str], own: set[str]
 ) -> Iterator[str]:
-    owner = node.value.id if isinstance(node.value, ast.Name) else ""
     if not isinstance(node.ctx, ast.Load):
-        root: ast.expr = node.value
-        while isinstance(root, ast.Attribute):
-            root = root.value
-        name = root.id if isinstance(root, ast.Name) else ""
-        if name in imported or _DUNDER.fullmatch(node.attr):
-            yield f"changes {name}.{node.attr}"
-        elif imported and name not in {"self", "cls"} and node.attr not in own:
-            yield f"changes .{node.attr}"
-    elif _leads_on(node.attr):
+        yield from _of_change(node, imported, own)
+        return
+    owner = _path(node.value, modules)
+    mine = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
+    of_pandas = owner.startswith("pandas") and node.attr in {"io", "types"}
+    if _leads_on(node.attr):
         yield node.attr
-    elif owner in modules and _risky(modules[owner], node.attr):
-        yield f"{modules[owner]}.{node.attr}"
+    elif not owner:
+        if node.attr.lstrip("_") in _REACHING and not mine:
+            yield f"reaches {node.attr}"
+        elif modules and node.attr in {"eval", "query"} and "pandas" in modules.values():
+            yield f"pandas.{node.attr}"
+    elif owner in modules.values() and "." not in owner:
+        if _risky(owner, node.attr) and not of_pandas:
+            yield f"{owner}.{node.attr}"
+    elif _is_deep_risk(node.attr) and not of_pandas:
+        yield f"{owner}.{node.attr}"
+
+
+def _is_deep_risk(name: str) -> bool:
+    """Whether a name leads elsewhere from a module's part, which may be a module or a class."""
+    return (name.startswith("_") and name not in _DUNDERS) or (
+        name.lstrip("_") in _REACHING or name in _DANGEROUS
+    )
+
+
+def _of_change(node: ast.Attribute, imported: set[str], own: set[str]) -> Iterator[str]:
+    """An attribute that is assigned or deleted."""
+    root: ast.expr = node.value
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    name = root.id if isinstance(root, ast.Name) else ""
+    if name in imported or _DUNDER.fullmatch(node.attr):
+        yield f"changes {name}.{node.attr}"
+    elif imported and name not in {"self", "cls"} and node.attr not in own:
+        yield f"changes .{node.attr}"
 
 
 def _of_call(node: ast.Call) -> Iterator[str]:
@@ -243,18 +311,31 @@ def _of_call(node: ast.Call) -> Iterator[str]:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else name
     if name in _BY_TEXT:
         given = node.args if name == "attrgetter" else node.args[:1]
-        given = node.args[1:2] if name in {"getattr", "hasattr"} else given
+        if name in {"getattr", "hasattr"}:
+            spread = any(isinstance(a, ast.Starred) for a in node.args[:2])
+            given = node.args[:1] if spread else node.args[1:2]
         texts = [a.value if isinstance(a, ast.Constant) else None for a in given]
         for text in texts:
-            if not isinstance(text, str) or any(map(_leads_on, text.split("."))):
+            if not isinstance(text, str) or any(map(_reaches, text.split("."))):
                 yield name
-    elif name == "open" and isinstance(node.func, ast.Name) and node.args:
+    elif name == "open":
+        yield from _of_open(node)
+    elif name == "type" and len(node.args) > 1:
+        yield "makes a type"
+
+
+def _of_open(node: ast.Call) -> Iterator[str]:
+    direct = isinstance(node.func, ast.Name)
+    if direct and node.args:
         first = node.args[0]
         text = isinstance(first, ast.JoinedStr) or isinstance(getattr(first, "value", None), str)
         if not text:
             yield "opens what it computes"
-    elif name == "type" and len(node.args) > 1:
-        yield "makes a type"
+    buffered = len(node.args) <= 1 + direct and not any(
+        keyword.arg in {None, "buffering", "opener"} for keyword in node.keywords
+    )
+    if not buffered or any(isinstance(a, ast.Starred) for a in node.args):
+        yield "opens without a buffer"
 
 
 def _of_name(node: ast.AST) -> Iterator[str]:
@@ -284,8 +365,55 @@ def _loose(tree: ast.Module, modules: dict[str, str]) -> Iterator[str]:
         elif isinstance(node, ast.Call):
             used.add(id(node.func))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in used:
-            if node.id in modules:
-                yield f"hands {node.id} on"
-            elif node.id in _BY_TEXT or node.id == "open":
-                yield node.id
+        if not isinstance(node, ast.Name | ast.Attribute) or id(node) in used:
+            continue
+        if not isinstance(node.ctx, ast.Load):
+            continue
+        path = _path(node, modules)
+        if (path and "." not in path) or _PARTS.fullmatch(path):
+            yield f"hands {path} on"
+        elif isinstance(node, ast.Name) and node.id == "open":
+            yield "open"
+        elif (node.id if isinstance(node, ast.Name) else node.attr) in _BY_TEXT:
+            yield "uses a getter as a value"
+
+
+def _of_types(tree: ast.Module) -> Iterator[str]:
+    """Types of objects, and types of types, that are called or handed on: no name says which."""
+    above = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    annotations = {id(part) for node in ast.walk(tree) for part in _annotations(node)}
+    for node in ast.walk(tree):
+        parent = above.get(id(node))
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            if name == "__class__" and not _is_shown(node, above):
+                yield "calls or hands on a type"
+            elif name in _METACLASSES and id(node) not in annotations:
+                called = isinstance(parent, ast.Call) and parent.func is node and name == "type"
+                meta = isinstance(parent, ast.keyword) and parent.arg == "metaclass"
+                if not (called or meta or _is_shown(node, above)):
+                    yield f"uses {name} as a value"
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "type":
+            if len(node.args) == 1 and not _is_shown(node, above):
+                yield "calls or hands on a type"
+
+
+def _annotations(node: ast.AST) -> Iterator[ast.AST]:
+    for name in ("annotation", "returns"):
+        inner = getattr(node, name, None)
+        if isinstance(inner, ast.AST):
+            yield from ast.walk(inner)
+    if isinstance(node, ast.Subscript):
+        yield node.value
+
+
+def _is_shown(node: ast.AST, above: dict[int, ast.AST]) -> bool:
+    """Whether a type is only compared, named or asked about."""
+    parent = above.get(id(node))
+    while isinstance(parent, ast.Tuple | ast.BoolOp):
+        parent = above.get(id(parent))
+    if isinstance(parent, ast.Attribute):
+        return parent.attr in _SHOWN or not _DUNDER.fullmatch(parent.attr)
+    if isinstance(parent, ast.Call):
+        return parent.func is not node and getattr(parent.func, "id", "") in _ASKING
+    return isinstance(parent, ast.Compare | ast.Expr | ast.FormattedValue | ast.Subscript)
