@@ -197,8 +197,9 @@ def test_by_choice_of_two_processes_nothing_else_passes(split):
     assert verdict.verdict == "assertion"
 
 
-def test_code_with_power_over_its_process_needs_two(sandbox):
-    code = "import os, gc\ndef f(): return os.read\ndef g():\n    import random\n    return random.random()"
+@pytest.mark.parametrize("power", ["os.read", "eval", "globals()", "getattr(os, str())"])
+def test_code_with_power_over_its_process_needs_two(sandbox, power):
+    code = f"import os\ndef f(): return {power}\ndef g():\n    import random\n    return random.random()"
     tests = "import random\nrandom.seed(1)\nx = g()\nrandom.seed(1)\nassert g() == x"
     [verdict] = sandbox.judge([(code, tests)])
     assert (verdict.verdict, verdict.assurance) == ("assertion", "split")

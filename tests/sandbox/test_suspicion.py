@@ -79,6 +79,10 @@ SUSPICIOUS = [
     "import os\nmatch os.environ:\n    case object(sys=s): pass",
     "getattr(*(f, name))",
     "getattr(f, 'sys')",
+    "getattr(f, 'f_' + name)",
+    "getattr(f, 'bltn_' + name)",
+    "getattr(f, f'{name}_x')",
+    "attrgetter('do_' + name)",
     "from functools import singledispatch\n@singledispatch\ndef f(x): pass",
     "import pandas as pd\npd.DataFrame().query('@f')",
     "import sys\ntype(sys.stdout.buffer.raw)(5, 'rb')",
@@ -112,6 +116,7 @@ HARMLESS = [
     "import os\ndef f(p): return os.path.splitext(p)[1], os.listdir(p), os.environ.get('A')",
     "with open('notes.txt') as file:\n    file.read()",
     "getattr(x, 'name', None)",
+    "getattr(x, 'visit_' + name), getattr(x, f'do_{name}', None)",
     "type(x)",
     "def f(x: type | None, y: type[int]) -> type: return isinstance(x, type) or type(x) is type(y)",
     "class A:\n    def __repr__(self): return f'{type(self).__name__} {self.__class__.__name__}'",
@@ -155,10 +160,32 @@ def test_power_over_a_control_run_is_told_from_mere_doubt():
         "import math\nf(math)",
         "import gc\ngc.get_objects()",
         "f.f_locals",
+        "exec(text)",
+        "eval(text)",
+        "compile(text, 'x', 'exec')",
+        "__import__(name)",
+        "globals()",
+        "getattr(x, name)",
+        "import importlib",
+        "import inspect\ninspect.currentframe()",
+        "from inspect import stack",
+        "import inspect\ninspect.signature(f, eval_str=True)",
+        "import pickle",
+        "import a_module_that_nobody_knows",
     ):
         assert any(map(gives_power, look(code))), code
-    for code in ("import gc", "getattr(x, name)", "import inspect", "setattr(x, 'y', 1)"):
+    for code in (
+        "import gc\ngc.collect()",
+        "import inspect\ninspect.signature(f)",
+        "setattr(x, 'y', 1)",
+        "class A:\n    def __eq__(self, other): return True",
+        "type('A', (), members)",
+        "open(path)",
+    ):
+        assert look(code)
         assert not any(map(gives_power, look(code))), code
+    assert not gives_power("has its own sum")
+    assert gives_power("changed math.isclose")
 
 
 def test_imports_are_found_wherever_they_are():
