@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 DEFINITIONS = FUNCTIONS | ast.ClassDef
-_RUNNERS = {"main", "TextTestRunner", "TestSuite", "TestLoader", "defaultTestLoader"}
+_RUNNERS = {"unittest.main", "unittest.TextTestRunner"}
 _SKIPPING = {"skip", "skipif", "xfail"}
 _GIVEN = {
     "tmp_path": "__import__('pathlib').Path(__import__('tempfile').mkdtemp())",
@@ -24,8 +24,7 @@ def uncalled(tree: ast.Module) -> Iterator[ast.stmt]:
     if not any(isinstance(n, DEFINITIONS) for n in tree.body):
         return
     names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name)]
-    attributes = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    runner = bool((set(names) | attributes) & _RUNNERS)
+    runner = _runs_unittest(tree, set(names))
     fixtures = {n.name: n for n in tree.body if isinstance(n, FUNCTIONS) and _marks(n, "fixture")}
     for node in tree.body:
         if isinstance(node, FUNCTIONS) and node.name not in names and node.name not in fixtures:
@@ -37,6 +36,14 @@ def uncalled(tree: ast.Module) -> Iterator[ast.stmt]:
             yield from _of_class(node, set(names), fixtures, runner=runner)
 
 
+def asserts(tree: ast.Module) -> bool:
+    """Whether tests assert anything, be it by a method of a test case."""
+    return any(
+        isinstance(n, ast.Assert) or (isinstance(n, ast.Attribute) and n.attr.startswith("assert"))
+        for n in ast.walk(tree)
+    )
+
+
 def without_runner(tree: ast.Module) -> None:
     """Takes calls of `pytest.main` out, alone or under a main guard, and fixtures' decorators.
 
@@ -46,6 +53,30 @@ def without_runner(tree: ast.Module) -> None:
     for node in tree.body:
         if isinstance(node, FUNCTIONS) and _marks(node, "fixture"):
             node.decorator_list = [d for d in node.decorator_list if _mark(d) != "fixture"]
+
+
+def _runs_unittest(tree: ast.Module, names: set[str]) -> bool:
+    """Whether unittest's runner is called: `main` of it, or a text runner's `run`.
+
+    A function or class that nothing names runs nothing.
+    """
+    bound = {"unittest": "unittest"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            bound.update({a.asname or a.name: a.name for a in node.names})
+        elif isinstance(node, ast.ImportFrom):
+            bound.update({a.asname or a.name: f"{node.module}.{a.name}" for a in node.names})
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, DEFINITIONS) and node.name not in names:
+            continue
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Call):
+            first, _, rest = ast.unparse(node.func).partition(".")
+            if f"{bound.get(first, first)}.{rest}".rstrip(".") in _RUNNERS:
+                return True
+    return False
 
 
 def _starts_pytest(node: ast.stmt) -> bool:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from selfalign_ray.sandbox.channel import Channel, EndError
+from selfalign_ray.sandbox.collect import asserts
 from selfalign_ray.sandbox.control import Tally, falsified, names_bound, other
 from selfalign_ray.sandbox.kernel import FATAL_SIGNALS
 from selfalign_ray.sandbox.report import one_line
@@ -264,6 +265,10 @@ def run_tests(
             channel.say(line or f"{number} passed")
         first = first or failed
     used = names_of(compiled)
+    if not number and asserts(tree):
+        first = first or EndError(
+            "exception", "the tests assert something, but none of their statements is a test"
+        )
     if not number and source.strip():
         channel.say("note the tests hold no test")
     elif number and used.isdisjoint(main.__dict__):

@@ -100,6 +100,13 @@ def test_a_pool_leaves_no_process_behind(configured):
         ("x = 1", None, "passed"),
         ("x = 1", "# nothing", "passed"),
         ("def f(): return 1", "assert True", "passed"),
+        ("def f(): return 1", "def test(x):\n    assert f() == 2\nkept = test", "exception"),
+        (
+            "def main(): return 1",
+            "import unittest\nclass T(unittest.TestCase):\n"
+            "    def test(self): self.assertEqual(main(), 2)",
+            "assertion",
+        ),
     ],
 )
 def test_odd_input_gets_a_verdict(sandbox, code, tests, expected):

@@ -101,6 +101,42 @@ def test_runs_test_cases_that_no_runner_is_called_for():
     assert counted(case + "unittest.main()") == ["unittest.main()"]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "import pytest\nif __name__ == '__main__':\n    pytest.main([__file__])",
+        "from pytest import main\nmain([__file__])",
+        "x = main('a')",
+        "async def main(): pass\nasyncio.run(main())",
+        "def run(): unittest.main()",
+        "suite = unittest.TestSuite()",
+        "loader = unittest.defaultTestLoader",
+        "app.main()",
+    ],
+)
+def test_what_is_called_main_elsewhere_runs_no_test_case(other):
+    case = "import unittest\nclass A(unittest.TestCase):\n    def test(self): pass\n"
+    assert "__import__('unittest').main(defaultTest='A')" in counted(case + other)
+
+
+@pytest.mark.parametrize(
+    "runner",
+    [
+        "unittest.main()",
+        "if __name__ == '__main__':\n    unittest.main(argv=[''], exit=False)",
+        "from unittest import main\nmain()",
+        "from unittest import main as run_all\nrun_all()",
+        "import unittest as u\nu.main()",
+        "def main(): unittest.main()\nmain()",
+        "unittest.TextTestRunner().run(unittest.TestSuite([A('test')]))",
+        "from unittest import TextTestRunner\nTextTestRunner(verbosity=2).run(A('test'))",
+    ],
+)
+def test_a_runner_of_the_tests_own_is_left_to_them(runner):
+    case = "import unittest\nclass A(unittest.TestCase):\n    def test(self): pass\n"
+    assert "__import__('unittest').main(defaultTest='A')" not in counted(case + runner)
+
+
 def test_calls_the_methods_of_test_classes():
     source = "class TestA:\n    def test_x(self): pass\n    def helper(self): pass"
     assert counted(source) == ["TestA().test_x()"]
