@@ -91,5 +91,6 @@ def _lines(file: pa.NativeFile, start: int, end: int | None) -> Iterator[tuple[i
             begin, held, length = begin + length, [], 0
         length += len(pieces[-1])
         held = [*held, pieces[-1]] if length <= _MAX_LINE else []
-    if length and (end is None or begin < end):
-        yield begin, length if length > _MAX_LINE else b"".join(held)
+    rest = length if length > _MAX_LINE else b"".join(held)
+    if (end is None or begin < end) and (isinstance(rest, int) or rest.strip()):
+        yield begin, rest

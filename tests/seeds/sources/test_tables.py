@@ -14,7 +14,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from selfalign_ray import schemas
@@ -435,6 +435,7 @@ def test_a_truncated_gzip_gives_the_lines_before(folder, source_of):
     st.lists(st.binary(max_size=12).map(lambda x: x.replace(b"\n", b"")), max_size=30),
     st.integers(1, 40),
 )
+@example([b"{}", b" "], 5)
 def test_each_line_belongs_to_one_stretch(lines, stretch):
     import tempfile
 
