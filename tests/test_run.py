@@ -148,9 +148,9 @@ def begin_alone(group, cfg, display):
 @pytest.mark.parametrize(
     ("given", "label"),
     [
-        ([], "hf://datasets/o/n/data/*.parquet@one"),
-        (["source.dataset=o/n"], "o/n@one"),
-        (["source.revision=v1"], "hf://datasets/o/n/data/*.parquet@v1"),
+        ([], "o/n@one"),
+        (["source.dataset=mine"], "mine@one"),
+        (["source.revision=v1"], "o/n@v1"),
     ],
 )
 def test_a_run_goes_on_at_the_commit_of_its_first_rows(
