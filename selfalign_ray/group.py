@@ -188,7 +188,7 @@ def _through(group: Group, work: _Work, cfg: RunConfig) -> Dataset | None:
 
 def _stop_here(group: Group, target: Saved, work: _Work, there: int) -> None:
     """Ends the run that was asked to, unless it was as good as done with the group."""
-    if work.coming is not None:
+    if work.coming is not None and there >= len(work.coming):  # else it lacks some in any case
         there = done_rows(target.rows, target.name, work.coming).rows  # each once
         if there == len(work.coming):
             return
