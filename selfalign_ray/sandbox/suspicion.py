@@ -58,7 +58,9 @@ _HARMLESS_OF = {
     TextIOWrapper UnsupportedOperation
     """),
     "types": _words("""
-    GeneratorType MappingProxyType MethodType NoneType SimpleNamespace
+    AsyncGeneratorType BuiltinFunctionType BuiltinMethodType CoroutineType EllipsisType
+    GeneratorType GenericAlias MappingProxyType MethodType NoneType NotImplementedType
+    SimpleNamespace TracebackType UnionType
     """),
 }  # fmt: skip
 _DANGEROUS = _words("""

@@ -118,6 +118,7 @@ HARMLESS = [
     "getattr(x, 'name', None)",
     "getattr(x, 'visit_' + name), getattr(x, f'do_{name}', None)",
     "type(x)",
+    "from types import TracebackType, UnionType\ndef f(x: TracebackType | None): return x",
     "def f(x: type | None, y: type[int]) -> type: return isinstance(x, type) or type(x) is type(y)",
     "class A:\n    def __repr__(self): return f'{type(self).__name__} {self.__class__.__name__}'",
     "from abc import ABC, ABCMeta\nclass A(metaclass=ABCMeta): pass",
