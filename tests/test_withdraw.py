@@ -70,12 +70,12 @@ def listed(*lines: str) -> Withdrawn:
 
 
 def texts_below(folder: Path) -> str:
-    """All that a person could read in it."""
+    """All that a person could read in it, but for who had it last."""
     found = []
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".parquet":
             found.append(json.dumps(pq.read_table(path).to_pylist()))
-        elif path.is_file() and path.name != RECORD:
+        elif path.is_file() and path.name not in (RECORD, ".lock"):
             found.append(path.read_text())
     return "\n".join(found)
 

@@ -94,7 +94,7 @@ def test_verdicts_stay_as_they_are_on_a_busy_machine(configured, programs):
     burn = [sys.executable, "-S", "-c", "while True: pass"]
     busy = [subprocess.Popen(burn) for _ in range(os.cpu_count() or 1)]
     try:
-        with Sandbox(configured(slots=2, cpu_seconds=1, wall_seconds=4)) as sandbox:
+        with Sandbox(configured(slots=2, cpu_seconds=1, wall_seconds=8)) as sandbox:
             if sandbox.describe()["level"] != "A":
                 pytest.skip("the verdicts in hostile.yaml are those of level A")
             for turn in range(3):
