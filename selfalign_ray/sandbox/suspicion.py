@@ -11,101 +11,30 @@ from __future__ import annotations
 import ast
 import dis
 import re
-import sys
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
 from selfalign_ray.sandbox.comparisons import COMPARISONS, LIARS, WEIGHED, lies
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Modules that give no way to other objects than their own; the rest of a path is looked at too.
-_HARMLESS = _words("""
-__future__ abc argparse array asyncio base64 binascii bisect bz2 calendar cmath collections
-colorsys concurrent configparser contextlib contextvars copy csv dataclasses datetime decimal
-difflib enum errno fnmatch fractions functools getpass glob graphlib gzip hashlib heapq hmac html
-io ipaddress itertools json keyword locale logging lzma math numbers numpy operator os pandas
-pathlib platform pprint queue random re sched secrets shlex shutil sqlite3 stat statistics string
-struct sys tarfile tempfile textwrap threading time token types typing unicodedata urllib uuid
-warnings weakref xml zipfile zlib zoneinfo
-""")  # fmt: skip
-_SUBMODULES = re.compile(r"(logging|urllib\.request|numpy|pandas|concurrent\.futures\.process)\..*")
-_HARMLESS_SUBMODULES = {"numpy.linalg", "numpy.random", "numpy.fft", "numpy.typing"}
-# Of these modules only what is named here; of all others everything that `_DANGEROUS` lacks.
-_HARMLESS_OF = {
-    "os": _words("""
-    F_OK PathLike R_OK W_OK X_OK access chdir cpu_count curdir devnull environ error extsep
-    fspath get_terminal_size getcwd getenv getpid linesep listdir makedirs mkdir name path
-    pathsep remove rename replace rmdir scandir sep stat strerror times unlink urandom utime
-    walk
-    """),
-    "sys": _words("""
-    argv byteorder executable exit float_info getdefaultencoding getrecursionlimit getrefcount
-    getsizeof hexversion implementation int_info intern maxsize maxunicode platform
-    set_int_max_str_digits setrecursionlimit stderr stdin stdout version version_info
-    """),
-    "gc": _words("collect disable enable get_count get_stats get_threshold isenabled"),
-    "inspect": _words("""
-    Parameter Signature cleandoc getdoc isabstract isasyncgenfunction isawaitable isbuiltin isclass
-    iscoroutine iscoroutinefunction isfunction isgenerator isgeneratorfunction ismethod signature
-    """),
-    "io": _words("""
-    BufferedReader BytesIO IOBase RawIOBase SEEK_CUR SEEK_END SEEK_SET StringIO TextIOBase
-    TextIOWrapper UnsupportedOperation
-    """),
-    "types": _words("""
-    AsyncGeneratorType BuiltinFunctionType BuiltinMethodType CoroutineType EllipsisType
-    GeneratorType GenericAlias MappingProxyType MethodType NoneType NotImplementedType
-    SimpleNamespace TracebackType UnionType
-    """),
-}  # fmt: skip
-_DANGEROUS = _words("""
-Formatter ForwardRef addaudithook call_tracing excepthook get_objects get_referents get_referrers
-get_type_hints make_dataclass setprofile settrace singledispatch singledispatchmethod
-""")
-# Attributes of any owner, with or without an underscore before them: modules that the harmless
-# ones hold and that give all power, under their own and other names, and unbuffered files, whose
-# type opens any descriptor.
-_REACHING = _words("""
-FileIO bltn_open bltns builtins codecs ctypes currentframe detach fcntl gc genericpath getframe
-importlib inspect io linecache marshal mmap mp multiprocessing nt ntpath os pickle posix posixpath
-raw signal socket subprocess sys tokenize traceback types unittest
-""")
-# Attributes whose value is a module, though no import statement may name it.
-_PARTS = re.compile(
-    r"os\.path|collections\.abc|concurrent\.futures|logging\.(config|handlers)"
-    r"|json\.(decoder|encoder|scanner|tool)|urllib\.(error|parse|request|response)"
-    r"|xml\.(dom|etree|parsers|sax)(\.[a-z]+|\.ElementTree)?"
-    r"|(numpy|pandas)\.(api|char|core|fft|io|lib|linalg|ma|polynomial|random|testing|tseries)(\.[a-z]+)?"
+from selfalign_ray.sandbox.reach import (
+    BY_TEXT,
+    DUNDER,
+    DUNDERS,
+    HOOKS,
+    METACLASSES,
+    NAMES,
+    PARTS,
+    REACHING,
+    TOOLS,
+    is_deep_risk,
+    is_harmless_module,
+    is_risky,
+    leads_on,
+    reaches,
 )
-_METACLASSES = _words("ABCMeta EnumMeta EnumType NamedTupleMeta type")
-_ASKING = _words("isinstance issubclass print repr str hash id format")
-_SHOWN = _words("__doc__ __module__ __name__ __qualname__")
-_OF_ARRAYS = _words("eval f2py ctypeslib lib load fromfile memmap")
-_NAMES = _words("breakpoint compile delattr eval exec globals help locals setattr vars")
-_TOOLS = _words("__builtins__ __debug__ __import__ __loader__ __spec__")
-# By text: allowed with constant harmless names only.
-_BY_TEXT = _words("attrgetter getattr hasattr methodcaller")
-_DUNDERS = _words("""
-__add__ __all__ __annotations__ __call__ __cause__ __class__ __contains__ __context__ __doc__
-__enter__ __eq__ __exit__ __file__ __format__ __getitem__ __hash__ __init__ __init_subclass__
-__iter__ __len__ __lt__ __main__ __members__ __name__ __new__ __next__ __notes__ __post_init__
-__qualname__ __repr__ __setitem__ __str__ __version__
-""")
-_HOOKS = _words("""
-__array__ __array_function__ __array_ufunc__ __class__ __getattribute__ __instancecheck__
-__subclasscheck__ __subclasshook__ __reduce__ __reduce_ex__ load_tests setUpModule
-""")
-_FRAMES = re.compile(
-    r"f_(back|builtins|code|globals|lasti|lineno|locals|trace\w*)|(gi|cr|ag)_(code|frame|origin)"
-    r"|tb_(frame|next)|co_(code|consts|names|varnames|filename|name|positions|lines|replace)"
-)
+from selfalign_ray.sandbox.types_used import unnamed_types
+
 _HEAD = re.compile(r"(?!(f|gi|cr|ag|tb|co)_)[A-Za-z]+_")
-_DUNDER = re.compile(r"__[A-Za-z]+__")
 # What is known to lead nowhere: to operators that lie, attributes that are set and not read,
 # modules whose dangerous parts have words of their own. All other words are for tools that may
 # reach the runner, and so tell a control run from a real one.
@@ -125,7 +54,7 @@ _POWERLESS = re.compile(
 )
 _STORES = {dis.opmap["STORE_ATTR"], dis.opmap["DELETE_ATTR"]}
 _IMPORT, _MATCH_CLASS = dis.opmap["IMPORT_NAME"], dis.opmap["MATCH_CLASS"]
-_TRIGGERS = _NAMES | _BY_TEXT | _HOOKS | COMPARISONS | WEIGHED | LIARS | {"open"} | _METACLASSES
+_TRIGGERS = NAMES | BY_TEXT | HOOKS | COMPARISONS | WEIGHED | LIARS | {"open"} | METACLASSES
 
 
 def may_be_suspicious(code: CodeType) -> bool:
@@ -140,14 +69,14 @@ def may_be_suspicious(code: CodeType) -> bool:
         if _IMPORT in operations or _MATCH_CLASS in operations:
             return True
         names = {*one.co_names, *one.co_varnames, *one.co_cellvars, one.co_name}
-        if not names.isdisjoint(_TRIGGERS) or any(map(_reaches, names)):
+        if not names.isdisjoint(_TRIGGERS) or any(map(reaches, names)):
             return True
-        if not _STORES.isdisjoint(operations) and any(map(_DUNDER.fullmatch, names)):
+        if not _STORES.isdisjoint(operations) and any(map(DUNDER.fullmatch, names)):
             return True
         for constant in one.co_consts:
             if isinstance(constant, CodeType):
                 waiting.append(constant)
-            elif isinstance(constant, str) and _DUNDER.search(constant):
+            elif isinstance(constant, str) and DUNDER.search(constant):
                 return True
     return False
 
@@ -167,17 +96,17 @@ def suspicions(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.Call):
             yield from _of_call(node)
         elif isinstance(node, ast.MatchClass):
-            yield from (name for name in node.kwd_attrs if _reaches(name))
+            yield from (name for name in node.kwd_attrs if reaches(name))
         elif isinstance(node, ast.Constant):
             if isinstance(node.value, str):
-                found = set(_DUNDER.findall(node.value)) - _DUNDERS
+                found = set(DUNDER.findall(node.value)) - DUNDERS
                 yield from (f"names {name}" for name in found)
         elif isinstance(node, ast.ClassDef):
             yield from _of_class(node)
         else:
             yield from _of_name(node)
     yield from _loose(tree, modules)
-    yield from _of_types(tree)
+    yield from unnamed_types(tree)
 
 
 def gives_power(suspicion: str) -> bool:
@@ -192,18 +121,6 @@ def modules_imported(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield (node.module or "").partition(".")[0]
-
-
-def _leads_on(name: str) -> bool:
-    """Whether an attribute leads from an object to frames, dictionaries, other modules."""
-    if name.startswith("__") and name.endswith("__"):
-        return name not in _DUNDERS
-    return bool(_FRAMES.fullmatch(name))
-
-
-def _reaches(name: str) -> bool:
-    """Whether an attribute leads on, or is a module or type that leads everywhere."""
-    return _leads_on(name) or name.lstrip("_") in _REACHING
 
 
 def _modules(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -252,30 +169,15 @@ def _of_import(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
     module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
     paths = [module] if module or isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
     for path in paths:
-        risky = _SUBMODULES.fullmatch(path) and path not in _HARMLESS_SUBMODULES
-        if path.partition(".")[0] not in _HARMLESS or risky:
+        if not is_harmless_module(path):
             yield f"imports {path}"
     for alias in node.names:
-        if alias.asname and _DUNDER.fullmatch(alias.asname):
+        if alias.asname and DUNDER.fullmatch(alias.asname):
             yield f"defines {alias.asname}"
         if isinstance(node, ast.ImportFrom):
-            hidden = alias.name in _BY_TEXT and alias.asname not in {None, alias.name}
-            if hidden or alias.name == "*" or _risky(module, alias.name):
+            hidden = alias.name in BY_TEXT and alias.asname not in {None, alias.name}
+            if hidden or alias.name == "*" or is_risky(module, alias.name):
                 yield f"imports {module}.{alias.name}"
-
-
-def _risky(module: str, name: str) -> bool:
-    """Whether a module's attribute leads elsewhere: to another module, or to what is private."""
-    listed = _HARMLESS_OF.get(module)
-    if listed is not None:
-        return name not in listed
-    if name.lstrip("_") in _REACHING:
-        return True
-    if module.partition(".")[0] in {"numpy", "pandas"}:
-        return name in _OF_ARRAYS or name.startswith("_")
-    another = name in sys.stdlib_module_names and name != module.rpartition(".")[2]
-    known = f"{module}.{name}" in {"concurrent.futures", "collections.abc", "string.templatelib"}
-    return name in _DANGEROUS or name.startswith("_") or (another and not known)
 
 
 def _of_attribute(
@@ -287,25 +189,18 @@ def _of_attribute(
     owner = _path(node.value, modules)
     mine = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
     of_pandas = owner.startswith("pandas") and node.attr in {"io", "types"}
-    if _leads_on(node.attr):
+    if leads_on(node.attr):
         yield node.attr
     elif not owner:
-        if node.attr.lstrip("_") in _REACHING and not mine:
+        if node.attr.lstrip("_") in REACHING and not mine:
             yield f"reaches {node.attr}"
         elif modules and node.attr in {"eval", "query"} and "pandas" in modules.values():
             yield f"pandas.{node.attr}"
     elif owner in modules.values() and "." not in owner:
-        if _risky(owner, node.attr) and not of_pandas:
+        if is_risky(owner, node.attr) and not of_pandas:
             yield f"{owner}.{node.attr}"
-    elif _is_deep_risk(node.attr) and not of_pandas:
+    elif is_deep_risk(node.attr) and not of_pandas:
         yield f"{owner}.{node.attr}"
-
-
-def _is_deep_risk(name: str) -> bool:
-    """Whether a name leads elsewhere from a module's part, which may be a module or a class."""
-    return (name.startswith("_") and name not in _DUNDERS) or (
-        name.lstrip("_") in _REACHING or name in _DANGEROUS
-    )
 
 
 def _of_change(node: ast.Attribute, imported: set[str], own: set[str]) -> Iterator[str]:
@@ -314,7 +209,7 @@ def _of_change(node: ast.Attribute, imported: set[str], own: set[str]) -> Iterat
     while isinstance(root, ast.Attribute):
         root = root.value
     name = root.id if isinstance(root, ast.Name) else ""
-    if name in imported or _DUNDER.fullmatch(node.attr):
+    if name in imported or DUNDER.fullmatch(node.attr):
         yield f"changes {name}.{node.attr}"
     elif imported and name not in {"self", "cls"} and node.attr not in own:
         yield f"changes .{node.attr}"
@@ -324,14 +219,14 @@ def _of_call(node: ast.Call) -> Iterator[str]:
     """`open(5)`, `getattr(x, name)` and `type(name, bases, members)`."""
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     name = node.func.attr if isinstance(node.func, ast.Attribute) else name
-    if name in _BY_TEXT:
+    if name in BY_TEXT:
         given = node.args if name == "attrgetter" else node.args[:1]
         if name in {"getattr", "hasattr"}:
             spread = any(isinstance(a, ast.Starred) for a in node.args[:2])
             given = node.args[:1] if spread else node.args[1:2]
         texts = [_text(a, whole=name in {"attrgetter", "methodcaller"}) for a in given]
         for text in texts:
-            if not isinstance(text, str) or any(map(_reaches, text.split("."))):
+            if not isinstance(text, str) or any(map(reaches, text.split("."))):
                 yield name
     elif name == "open":
         yield from _of_open(node)
@@ -355,7 +250,7 @@ def _text(node: ast.expr, *, whole: bool) -> Any:
     head = first.value if isinstance(first, ast.Constant) else None
     if whole or not isinstance(head, str) or not _HEAD.match(head):
         return None
-    return None if any(name.startswith(head) for name in _REACHING) else head
+    return None if any(name.startswith(head) for name in REACHING) else head
 
 
 def _of_open(node: ast.Call) -> Iterator[str]:
@@ -376,11 +271,11 @@ def _of_name(node: ast.AST) -> Iterator[str]:
     """Names of dangerous tools, and definitions of what others call unasked."""
     if isinstance(node, ast.Name):
         bound = not isinstance(node.ctx, ast.Load)
-        if node.id in _NAMES | _TOOLS or (_leads_on(node.id) and not bound):
+        if node.id in NAMES | TOOLS or (leads_on(node.id) and not bound):
             yield node.id
-        elif bound and node.id in _HOOKS | COMPARISONS | WEIGHED | LIARS:
+        elif bound and node.id in HOOKS | COMPARISONS | WEIGHED | LIARS:
             yield f"defines {node.id}"
-    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in _HOOKS:
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in HOOKS:
         yield f"defines {node.name}"
 
 
@@ -404,50 +299,9 @@ def _loose(tree: ast.Module, modules: dict[str, str]) -> Iterator[str]:
         if not isinstance(node.ctx, ast.Load):
             continue
         path = _path(node, modules)
-        if (path and "." not in path) or _PARTS.fullmatch(path):
+        if (path and "." not in path) or PARTS.fullmatch(path):
             yield f"hands {path} on"
         elif isinstance(node, ast.Name) and node.id == "open":
             yield "open"
-        elif (node.id if isinstance(node, ast.Name) else node.attr) in _BY_TEXT:
+        elif (node.id if isinstance(node, ast.Name) else node.attr) in BY_TEXT:
             yield "uses a getter as a value"
-
-
-def _of_types(tree: ast.Module) -> Iterator[str]:
-    """Types of objects, and types of types, that are called or handed on: no name says which."""
-    above = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-    annotations = {id(part) for node in ast.walk(tree) for part in _annotations(node)}
-    for node in ast.walk(tree):
-        parent = above.get(id(node))
-        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
-            name = node.id if isinstance(node, ast.Name) else node.attr
-            if name == "__class__" and not _is_shown(node, above):
-                yield "calls or hands on a type"
-            elif name in _METACLASSES and id(node) not in annotations:
-                called = isinstance(parent, ast.Call) and parent.func is node and name == "type"
-                meta = isinstance(parent, ast.keyword) and parent.arg == "metaclass"
-                if not (called or meta or _is_shown(node, above)):
-                    yield f"uses {name} as a value"
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "type":
-            if len(node.args) == 1 and not _is_shown(node, above):
-                yield "calls or hands on a type"
-
-
-def _annotations(node: ast.AST) -> Iterator[ast.AST]:
-    for name in ("annotation", "returns"):
-        inner = getattr(node, name, None)
-        if isinstance(inner, ast.AST):
-            yield from ast.walk(inner)
-    if isinstance(node, ast.Subscript):
-        yield node.value
-
-
-def _is_shown(node: ast.AST, above: dict[int, ast.AST]) -> bool:
-    """Whether a type is only compared, named or asked about."""
-    parent = above.get(id(node))
-    while isinstance(parent, ast.Tuple | ast.BoolOp):
-        parent = above.get(id(parent))
-    if isinstance(parent, ast.Attribute):
-        return parent.attr in _SHOWN or not _DUNDER.fullmatch(parent.attr)
-    if isinstance(parent, ast.Call):
-        return parent.func is not node and getattr(parent.func, "id", "") in _ASKING
-    return isinstance(parent, ast.Compare | ast.Expr | ast.FormattedValue | ast.Subscript)
