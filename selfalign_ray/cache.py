@@ -1,8 +1,8 @@
 """Finished and half-finished stages of all runs, for the runs that would do the same again.
 
 A stage lies in `stages.cache` as `<name>-<fingerprint>-<source>`, where the last part stands for
-the very rows that came into it. Files are hard links where the file system has them: nothing that
-holds rows is ever changed in place.
+the very rows that came into it and for what else it read: weights, benchmarks. Files are hard links
+where the file system has them: nothing that holds rows is ever changed in place.
 
 On a file system an entry is linked elsewhere and gets its name when it is whole. In a store each
 putting makes an entry of its own, with one more part to its name. Its manifest is written last and
