@@ -140,7 +140,7 @@ def told(found: Found, withdrawn: Withdrawn, *, dry_run: bool) -> str:
         if not any((name, value) in found.ids for name in (KINDS if kind == ANY else [kind]))
     )
     lines += [f"  not found: {value}" for value in missing]
-    lines += [f"the counts do not add up: {problem}" for problem in found.problems]
+    lines += found.problems
     return "\n".join(lines) + "\n"
 
 
@@ -161,12 +161,13 @@ def _from_files(run_dir: Path, withdrawn: Withdrawn, *, dry_run: bool) -> Found:
     cfg = _config(manifest, run_dir)
     root = stored(run_dir)
     stages = [stage for kind in (REPLACED, "stages") for stage in entries(root / kind)]
-    stages += [stage for cache in _caches(stages) for stage in entries(cache)]
+    others = [stage for cache in _caches(stages) for stage in entries(cache)]
     places: list[Place] = [path for path in sorted(run_dir.glob("*.jsonl")) if path.name != RECORD]
     places += [folder for folder in _folders(run_dir, cfg) if read_facts(folder)]
     found = Found()
     for place in [*places, *stages]:
         _look(place, withdrawn, found)
+    stages += [stage for stage in others if _could_look(stage, withdrawn, found)]
     if not dry_run:
         record(run_dir / RECORD, withdrawn)  # first: what is read again from now on lacks it
         push_notes(run_dir)
@@ -180,7 +181,8 @@ def _from_files(run_dir: Path, withdrawn: Withdrawn, *, dry_run: bool) -> Found:
         if cfg is not None and manifest is not None:
             from selfalign_ray.report.report import report_again
 
-            found.problems = report_again(cfg, run_dir, manifest)
+            problems = report_again(cfg, run_dir, manifest)
+            found.problems += [f"the counts do not add up: {problem}" for problem in problems]
     return found
 
 
@@ -230,6 +232,16 @@ def _look(place: Place, withdrawn: Withdrawn, found: Found) -> None:
             if kinds := kinds_of(row, withdrawn):
                 found.ids.update(kinds)
                 found.row_ids.update([row["row_id"]] if row.get("row_id") else [])
+
+
+def _could_look(stage: Place, withdrawn: Withdrawn, found: Found) -> bool:
+    """The same in a cache, where others leave what they alone can read."""
+    try:
+        _look(stage, withdrawn, found)
+    except (OSError, pa.ArrowInvalid) as error:
+        found.problems.append(f"cannot be read, and keeps what it has: {stage}: {error}")
+        return False
+    return True
 
 
 def _suspects(place: Place, withdrawn: Withdrawn) -> Iterator[list[Row]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,26 @@ def test_stages_that_were_put_aside_and_a_slice_lose_the_rows_too(
     assert found.rows["replaced/sample-0123"] == 2
     assert found.rows["plan/stages/unique"] == 2
     assert OURS not in texts_below(run_dir)
+
+
+def test_what_of_a_cache_cannot_be_read_is_named_and_all_else_loses_the_rows(
+    finished: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir, cache = finished(), tmp_path / "cache"
+    manifest = run_dir / "stages" / "sample" / "manifest.json"
+    known = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**known, "cache": str(cache)}))
+    for name in ("sample-0", "sample-1"):
+        shutil.copytree(run_dir / "stages" / "sample", cache / name)
+    (shard,) = (cache / "sample-0" / "rows").iterdir()
+    shard.write_bytes(b"no Parquet")
+    (tmp_path / "list.txt").write_text("theirs\n")
+    assert main([str(run_dir), str(tmp_path / "list.txt")]) == 1
+    said = capsys.readouterr().out
+    assert f"cannot be read, and keeps what it has: {cache}/sample-0: " in said
+    assert "the counts do not add up" not in said
+    shard.unlink()
+    assert OURS not in texts_below(tmp_path)
 
 
 def test_a_run_that_has_not_ended_loses_them_without_a_report(
