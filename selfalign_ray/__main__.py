@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,8 +60,9 @@ def main() -> None:
         if codes[-1] == EXIT_INTERRUPTED:
             sys.exit(EXIT_INTERRUPTED)  # past the jobs of a sweep that would come now
 
-    # argparse takes overrides before -m or after it, and not both.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    # argparse takes overrides before the options or after them, and not both.
+    words = sorted(pairwise(sys.argv), key=lambda pair: _is_override(*pair))
+    sys.argv[1:] = [word for _, word in words]
     # Else Hydra prints a traceback for whatever it does not know, a folder that cannot be made
     # among it, before we can say what to do.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -83,6 +85,12 @@ def main() -> None:
             "\n" + write_comparison([read_job(path) for path in swept], stored(folder))
         )
     sys.exit(max(codes, default=0))
+
+
+def _is_override(before: str, word: str) -> bool:
+    """Whether a word of the command is no option, nor what one that stands before it takes."""
+    is_taken = before.startswith("-") and before not in ("-m", "--multirun") and "=" not in word
+    return not word.startswith("-") and not is_taken
 
 
 def _mask_settings(composed: DictConfig) -> None:

@@ -81,9 +81,11 @@ def test_help_and_config_are_printed_without_a_run(tmp_path):
     shown = selfalign_here("--help", cwd=tmp_path)
     assert shown.returncode == 0
     assert "source=folder source.path=DIR" in shown.stdout
-    config = selfalign_here("--cfg", "job", "engine=standin", cwd=tmp_path)
+    # Options may stand anywhere.
+    config = selfalign_here("run_seed=7", "--cfg", "job", "engine=standin", cwd=tmp_path)
     assert config.returncode == 0
     assert "kind: standin" in config.stdout
+    assert "run_seed: 7" in config.stdout
     assert not (tmp_path / "runs").exists()
 
 
