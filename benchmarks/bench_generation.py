@@ -9,6 +9,10 @@ random   all hops, n = 4: fixed shot sets against a draw of shots for each row
          (both with the recipe sc2_instruct, its texts cut to what a small model can end)
 chained  all hops, n = 1: the pipeline against three chained `ray.data.llm` processors
 
+Weights at random (`--load-format dummy`: the shape of a large model without its download) write
+nothing that parses; whatever they write goes on to the next hop then, and each sample has all the
+tokens that it may have.
+
 Rates are rows over the time from the first prompt to the last sample; loading and the start of
 actors are told apart. Each engine is warm: a batch goes through it before, and before each measure
 of fixed shot sets, whose shots the drawn ones have pushed out of the cache. Of a prompt with
@@ -27,7 +31,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +47,13 @@ from measure import load_average, tell
 from selfalign_ray import pipeline, schemas
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
 from selfalign_ray.engine.actor import engines_for, stop_engines
+from selfalign_ray.engine.base import Engine, Generation
 from selfalign_ray.engine.open import model_path
 from selfalign_ray.engine.reaper import reap_after_death
 from selfalign_ray.engine.vllm_settings import engine_args, worker_environment
-from selfalign_ray.hops.generate import generate, opening_for, shown_examples
-from selfalign_ray.hops.row import HopShots, view_of
+from selfalign_ray.hops.generate import generate, opening_for, shown_examples, through_engines
+from selfalign_ray.hops.row import HopShots, RowHops, view_of
+from selfalign_ray.hops.shots import Example
 from selfalign_ray.ids import keyed_int
 from selfalign_ray.job import configure_ray_data, worker_runtime
 from selfalign_ray.run import run_stages
@@ -111,9 +118,30 @@ def seeds(cfg: RunConfig, count: int) -> list[Row]:
 
 def through_pipeline(cfg: RunConfig, rows: Sequence[Row], hops: Sequence[str]) -> list[Row]:
     """The rows after these hops."""
-    table = pa.Table.from_pylist(list(rows), schema=schemas.SEED)
-    made: list[Row] = generate(ray.data.from_arrow(table), cfg, hops=hops).take_all()
+    ds = ray.data.from_arrow(pa.Table.from_pylist(list(rows), schema=schemas.SEED))
+    if cfg.model.load_format == "dummy":
+        work = partial(any_texts, cfg=cfg, hops=hops, examples=shown_examples(cfg, hops))
+        through = through_engines(ds, cfg, hops[0], work, schemas.HOPS)
+    else:
+        through = generate(ds, cfg, hops=hops)
+    made: list[Row] = through.take_all()
     return made
+
+
+class AnyTexts(RowHops):
+    """Hops from which a row goes on with whatever was written."""
+
+    def _parse(self, hop: str, row: Row, made: Generation, texts: list[str], seed: int) -> Row:
+        if hop == "responses":
+            return super()._parse(hop, row, made, texts, seed)
+        return {"concepts": [texts[0]]} if hop == "concepts" else {"instruction": texts[0]}
+
+
+def any_texts(
+    engine: Engine, *, cfg: RunConfig, hops: Sequence[str], examples: Sequence[Example]
+) -> Callable[[Row], Awaitable[Row]]:
+    """As the stage's own work, with AnyTexts."""
+    return AnyTexts(cfg.recipe, hops, examples=examples, engine=engine, run_seed=cfg.run_seed).run
 
 
 def window(rows: Sequence[Row]) -> float:
