@@ -62,11 +62,15 @@ def work_seconds(stage: SavedStage) -> float:
 
 
 def hop_figures(stages: Sequence[SavedStage]) -> tuple[dict[str, HopFigures], Counter[str]]:
-    """By hop, judges among them, what it cost; and how many rows each model wrote."""
-    found = {hop: HopFigures() for hop in HOP_NAMES if holding(stages, hop)}
-    for stage in stages:
-        for hop in {hop for name in stage.group if (hop := hop_of(name))}:
-            found[hop].work_seconds += work_seconds(stage)
+    """By hop, judges among them, what it cost; and how many rows each model wrote.
+
+    Rows that were made elsewhere may say what earlier hops cost there: no cost of this run.
+    """
+    found = {}
+    for hop in HOP_NAMES:
+        running = [stage for stage in stages if hop in map(hop_of, stage.group)]
+        if running:
+            found[hop] = HopFigures(work_seconds=sum(map(work_seconds, running)))
     models: Counter[str] = Counter()
     asking = [name for stage in stages for name in stage.group if hop_of(name)]
     for batch in last_seen(stages, asking, ["hops", "model"]):
@@ -78,7 +82,8 @@ def hop_figures(stages: Sequence[SavedStage]) -> tuple[dict[str, HopFigures], Co
             [("hop", "count"), *((amount, "sum") for amount in _HOP_AMOUNTS)]
         )
         for row in sums.to_pylist():
-            into = found.setdefault(row["hop"], HopFigures())
+            if (into := found.get(row["hop"])) is None:
+                continue
             into.prompts += row["hop_count"]
             into.prompt_tokens += row["prompt_tokens_sum"] or 0
             into.cached_tokens += row["cached_tokens_sum"] or 0

@@ -4,11 +4,20 @@ from pathlib import Path
 
 import pytest
 
+from selfalign_ray import schemas
 from selfalign_ray.report.engines import Level
 from selfalign_ray.report.figures import Figures, as_data, take_figures
 from selfalign_ray.report.hops import hop_of
 from selfalign_ray.report.saved import chain
-from tests.report.conftest import TABLE, hop_row, sample, selected_row, stages_of_a_run
+from tests.report.conftest import (
+    TABLE,
+    executed_row,
+    hop_row,
+    sample,
+    selected_row,
+    stages_of_a_run,
+    write_stage,
+)
 
 
 def figures_of(run_dir: Path, table: list[str] = TABLE) -> Figures:
@@ -72,6 +81,27 @@ def test_hops_of_further_rounds_are_hops() -> None:
         None,
         None,
     ]
+
+
+def test_a_run_that_begins_after_the_hops_counts_its_further_rounds(
+    write_run: Callable[..., Path],
+) -> None:
+    run_dir = write_run(metrics=None)
+    group = ["execution", "responses_2", "execution_2", "metrics"]
+    rows = [executed_row(0, "passed"), executed_row(1, "timeout")]
+    write_stage(run_dir, "metrics", group, schemas.EXECUTED, rows)
+    figures = figures_of(run_dir, [*group, *TABLE[TABLE.index("sanitise") :]])
+    assert list(figures.hops) == ["responses"]
+    assert figures.hops["responses"].prompts == 2
+    assert figures.hops["responses"].work_seconds == 60
+
+
+def test_what_hops_cost_another_run_is_no_cost_of_this_one(write_run: Callable[..., Path]) -> None:
+    run_dir = write_run(responses=None)
+    write_stage(run_dir, "responses", ["responses"], schemas.HOPS, [hop_row(0), hop_row(1)])
+    figures = figures_of(run_dir, TABLE[TABLE.index("responses") :])
+    assert list(figures.hops) == ["responses"]
+    assert figures.output_tokens == 2 * 200
 
 
 def test_licences_and_measures_of_the_data_set(write_run: Callable[..., Path]) -> None:
