@@ -121,12 +121,13 @@ def write_folder(
     record of what was withdrawn from the old one stays.
 
     Args:
-        folder: to write.
+        folder: to write; of a link, what it leads to.
         rows: in their order; read once.
         schema: of `default`.
         facts: for the card.
         withdrawn: ids to add to the record.
     """
+    folder = folder.resolve()  # else the link itself would be changed over
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of one that was ended
     part.mkdir(parents=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from selfalign_ray import pipeline
 from selfalign_ray.config import RunConfig
+from selfalign_ray.errors import UserError
 from selfalign_ray.places import shown
 from selfalign_ray.report.card import Facts, facts_of, run_id
 from selfalign_ray.report.contamination import take_contamination
@@ -128,11 +129,17 @@ def check_dataset_dir(cfg: RunConfig) -> None:
     """That the folder of the data set is this run's to write.
 
     Raises:
-        UserError: it holds something else.
+        UserError: it holds something else, or cannot be changed over.
     """
     if cfg.report.dataset_dir is not None:
+        folder = Path(cfg.report.dataset_dir).absolute()
+        if folder.resolve().is_mount():
+            raise UserError(
+                f"report.dataset_dir: {folder} is a mount point, and no new folder can take its "
+                f"place; give a folder in it, such as {folder / FOLDER}"
+            )
         this = f"{cfg.name} in {shown(Path(cfg.run_dir))}"
-        check_folder(Path(cfg.report.dataset_dir).absolute(), run_id(cfg), this)
+        check_folder(folder, run_id(cfg), this)
 
 
 def _write(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> _Written:

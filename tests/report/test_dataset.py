@@ -262,6 +262,26 @@ def test_a_folder_of_something_else_is_refused(make: Make, tmp_path: Path) -> No
     assert (tmp_path / "other" / "thesis.tex").read_text() == "x"
 
 
+def test_behind_a_link_the_folder_that_it_leads_to_is_changed_over(
+    make: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "published"
+    link.symlink_to(tmp_path / "disk" / "published")
+    for number in (3, 5):
+        make(f"report.dataset_dir={link}", duplicates=[selected_row(number)])
+        (table,) = dataset.rows_of(link)
+        assert table["row_id"].to_pylist() == [f"{number:032x}"]
+    assert link.is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["published"]
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "published", "run"}
+
+
+def test_a_mount_point_is_refused_with_a_way_out(make: Make) -> None:
+    with pytest.raises(UserError, match=r"/proc is a mount point.*a folder in it"):
+        make("report.dataset_dir=/proc")
+
+
 def test_files_copied_over_another_data_set_do_not_mix(make: Make, load: Load) -> None:
     """`cp -r` of one folder over another leaves files of both; the card names its own."""
     many = make("report.rows_per_file=1", duplicates=[selected_row(n) for n in range(3)]).folder
