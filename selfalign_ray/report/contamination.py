@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,9 +42,9 @@ def take_contamination(run_dir: Path, stages: Sequence[SavedStage]) -> Contamina
         for hits in _rows_with_hits(stages, stage):
             rows.update({(stage, hit["benchmark"], hit["near"]) for hit in hits})
             for hit in hits:
-                shown[hit["near"]].append(hit)
-        for kind, found in shown.items():
-            shown[kind] = sorted(found, key=_rank)[:_SHOWN]
+                first = shown[hit["near"]]
+                bisect.insort(first, hit, key=_rank)
+                del first[_SHOWN:]
     return Contamination(
         benchmarks=_benchmarks(said),
         not_sought=max(each["solutions_not_sought"] for each in said.values()),

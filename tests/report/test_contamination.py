@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,21 @@ def test_each_stage_stands_for_what_it_was_checked_against(write_run: Callable[.
     assert "| humaneval | checked | 1 | 164 | 1 | 1 | 1 | 0 |" in text
     assert "| apps | missing | 1 |  |  |  |  |  |" in text
     assert "| apps | checked | 1 | 164 |  |  | 0 | 0 |" in text
+
+
+def test_hits_that_are_not_shown_do_not_stay_in_memory(write_run: Callable[..., Path]) -> None:
+    run_dir = run_with_hits(write_run)
+    text = "x" * 100_000
+    rows = [row(n, benchmark_hits=[hit(f"X/{n}", n / 400, text=text)]) for n in range(200)]
+    write_stage(run_dir, "decontamination", ["decontamination"], schemas.SEED, rows)
+    tracemalloc.start()
+    found = take_contamination(run_dir, chain(run_dir, STAGES, 2))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5e6  # of 20 MB
+    assert found is not None
+    assert found.rows["decontamination", "humaneval", True] == 200
+    assert [h["item"] for h in found.hits if h["near"]] == [f"X/{n}" for n in range(199, 179, -1)]
 
 
 def test_a_run_without_the_stages_says_nothing(write_run: Callable[..., Path]) -> None:
