@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -196,7 +197,7 @@ def _take_dataset(figures: Figures, stages: Sequence[SavedStage]) -> None:
     if stage is None:
         return
     licenses: Counter[str] = Counter()
-    measured: dict[str, list[float]] = {name: [] for name in MEASURES}
+    measured = {name: array("d") for name in MEASURES}  # a list would take four times as much
     for batch in stage.batches(["licenses", "sample_index", *GATED], dropped=False):
         figures.accepted += batch.num_rows
         for row in to_rows(batch):
