@@ -75,6 +75,7 @@ class Display:
     ) -> None:
         self._done.set()
         self._thread.join()
+        self._export(None)  # the report may take long
         if self._live:
             self._draw()  # the last word stays on the terminal
         self._stack.close()
@@ -141,8 +142,9 @@ class Display:
                 self._say()
 
     def _export(self, running: StageProgress | None) -> None:
-        """Hands the tally what only the driver knows."""
+        """Hands the tally what only the driver knows: of the stage that runs, if any."""
         if running is None:
+            set_gauges(TIME, {})
             return
         known = {}
         if running.total is not None:

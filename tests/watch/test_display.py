@@ -5,7 +5,7 @@ import pty
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -56,6 +56,16 @@ def test_plain_lines_where_no_terminal_is(
     assert "responses: 4 of 8 rows" in lines
     assert lines[-1] == "responses: 3 kept, 5 dropped (no_code 5) in 0.3 s"
     assert "\x1b" not in "".join(lines)
+
+
+def test_what_is_left_of_a_stage_is_no_longer_told_once_it_is_done(
+    log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, Mapping[str, float]]] = []
+    monkeypatch.setattr(display, "set_gauges", lambda *said: told.append(said))
+    run_a_stage(log_file)
+    assert ("time", {"responses.expected_rows": 8.0}) in told
+    assert told[-1] == ("time", {})
 
 
 def test_a_live_table_on_a_terminal(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
