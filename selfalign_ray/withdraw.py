@@ -36,7 +36,7 @@ from selfalign_ray.places import (
 )
 from selfalign_ray.report.card import after_withdrawal, run_id
 from selfalign_ray.report.dataset import DATA, FOLDER, files_of, read_facts, rows_of, write_folder
-from selfalign_ray.report.saved import Row, to_rows
+from selfalign_ray.report.saved import Row
 from selfalign_ray.shards import take_out
 from selfalign_ray.stage import BEGUN, read_manifest, read_record, recount
 from selfalign_ray.withdrawn import (
@@ -249,7 +249,7 @@ def _suspects(place: Place, withdrawn: Withdrawn) -> Iterator[list[Row]]:
         yield from ([row] for row, _ in _lines(place))
         return
     for table in _tables(place):
-        yield to_rows(table.filter(concerned(table, withdrawn)))
+        yield table.filter(concerned(table, withdrawn)).to_pylist()
 
 
 def _tables(folder: Place) -> Iterator[pa.Table]:
@@ -279,7 +279,7 @@ def _take_from_folder(folder: Path, withdrawn: Withdrawn, gone: Withdrawn, numbe
     facts = read_facts(folder)
     assert facts is not None
     tables = (table.filter(pc.invert(concerned(table, gone))) for table in rows_of(folder))
-    rows = (row for table in tables for row in to_rows(table))
+    rows = (row for table in tables for row in table.to_pylist())
     known = read_list(folder / RECORD).entries if (folder / RECORD).exists() else frozenset()
     ids = len(known | withdrawn.entries)
     schema = pq.read_schema(files_of(folder, DATA)[0])

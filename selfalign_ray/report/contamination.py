@@ -13,7 +13,7 @@ from typing import Any
 from selfalign_ray.decontamination.benchmarks import CHECKED, OFF
 from selfalign_ray.decontamination.decontamination import BENCHMARKS
 from selfalign_ray.report.md import cell, percent, table
-from selfalign_ray.report.saved import Row, SavedStage, holding, to_rows
+from selfalign_ray.report.saved import Row, SavedStage, holding
 
 STAGES = ("decontamination", "final_decontamination")
 _SHOWN = 20  # hits, and as many near misses
@@ -149,7 +149,7 @@ def _rows_with_hits(stages: Sequence[SavedStage], name: str) -> Iterator[list[Ro
     assert stage is not None
     columns = ["row_id", "seed_id", "repository", "path", "name", "benchmark_hits"]
     for batch in stage.batches(columns):
-        for row in to_rows(batch):
+        for row in batch.to_pylist():
             hits: list[dict[str, Any]] = row.pop("benchmark_hits") or []
             if hits:
                 yield [{"stage": name, **row, **hit} for hit in hits]

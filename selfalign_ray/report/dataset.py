@@ -30,7 +30,7 @@ from selfalign_ray.errors import UserError
 from selfalign_ray.report.card import Counts, Facts, card
 from selfalign_ray.report.exports import DATASET_COLUMNS, ORIGIN_COLUMNS, dataset_row, of_sample
 from selfalign_ray.report.lines import SortedLines
-from selfalign_ray.report.saved import Row, SavedStage, to_rows
+from selfalign_ray.report.saved import Row, SavedStage
 from selfalign_ray.stage import write_whole
 from selfalign_ray.withdrawn import RECORD, Withdrawn, record
 
@@ -98,7 +98,7 @@ def sorted_rows(stage: SavedStage, scratch: Path, sort_mb: int) -> Iterator[Row]
     """The data set's rows by `row_id` and `sample_index`, sorted on disk in the scratch file."""
     with SortedLines(scratch, sort_mb * 1024 * 1024) as lines:
         for batch in stage.batches(DATASET_COLUMNS, dropped=False):
-            for row in to_rows(batch):
+            for row in batch.to_pylist():
                 lines.add((row["row_id"], row["sample_index"] or 0), published_row(row))
     try:
         with scratch.open("rb") as found:

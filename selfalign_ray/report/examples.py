@@ -11,7 +11,7 @@ from selfalign_ray.ids import keyed_int
 from selfalign_ray.report.exports import DATASET_COLUMNS, dataset_row, dataset_stage
 from selfalign_ray.report.lines import Key
 from selfalign_ray.report.md import fenced
-from selfalign_ray.report.saved import Row, SavedStage, to_rows
+from selfalign_ray.report.saved import Row, SavedStage
 
 _KEY = ("row_id", "sample_index")  # of a row of the data set
 
@@ -70,4 +70,4 @@ def _rows(stage: SavedStage, wanted: Container[Key]) -> Iterator[Row]:
     for batch in stage.batches(DATASET_COLUMNS, dropped=False):
         chosen = [index for index, key in enumerate(_keys(batch)) if key in wanted]
         if chosen:
-            yield from (dataset_row(row) for row in to_rows(batch.take(chosen)))
+            yield from (dataset_row(row) for row in batch.take(chosen).to_pylist())

@@ -14,7 +14,7 @@ import pyarrow as pa
 from selfalign_ray import schemas
 from selfalign_ray.report.contamination import hit_lines
 from selfalign_ray.report.lines import SortedLines
-from selfalign_ray.report.saved import Row, SavedStage, holding, last_seen, to_rows
+from selfalign_ray.report.saved import Row, SavedStage, holding, last_seen
 from selfalign_ray.validation.gates import GATED
 
 log = logging.getLogger(__name__)
@@ -156,4 +156,4 @@ def of_sample(items: Sequence[Row], sample_index: int | None) -> Row | None:
 
 def _rows(tables: Iterator[pa.Table]) -> Iterator[Row]:
     for table in tables:
-        yield from to_rows(table)
+        yield from table.to_pylist()

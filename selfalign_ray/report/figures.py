@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from selfalign_ray.report.engines import EngineFigures, counted_by, engine_figures
 from selfalign_ray.report.exports import dataset_stage
 from selfalign_ray.report.hops import HopFigures, has_hops, hop_figures, work_seconds
-from selfalign_ray.report.saved import SavedStage, holding, last_seen, to_rows
+from selfalign_ray.report.saved import SavedStage, holding, last_seen
 from selfalign_ray.validation.gates import GATED, measures_of
 
 NOT_EXECUTED = "not executed"
@@ -149,7 +149,7 @@ def _take_samples(figures: Figures, stages: Sequence[SavedStage]) -> None:
     vacuous = measured = 0
     columns = ["samples", "verdicts", *GATED]
     for batch in last_seen(stages, ("responses", "execution", *GATED), columns):
-        for row in to_rows(_slim(batch)):
+        for row in _slim(batch).to_pylist():
             figures.samples += len(row["samples"] or ())
             unexecuted.update(reason for reason in row["samples"] or () if reason)
             found = row["verdicts"] or ()
@@ -166,7 +166,7 @@ def _take_samples(figures: Figures, stages: Sequence[SavedStage]) -> None:
     figures.not_executed = _most_first(unexecuted)
     if (selected := holding(stages, "sanitise")) is not None:
         for batch in selected.batches(["sanitised", "choice"]):
-            for row in to_rows(batch):
+            for row in batch.to_pylist():
                 if not row["choice"]:  # the further choices of a row have the same samples
                     reasons = (s["drop_reason"] for s in row["sanitised"] or ())
                     refused.update(reason for reason in reasons if reason)
@@ -200,7 +200,7 @@ def _take_dataset(figures: Figures, stages: Sequence[SavedStage]) -> None:
     measured = {name: array("d") for name in MEASURES}  # a list would take four times as much
     for batch in stage.batches(["licenses", "sample_index", *GATED], dropped=False):
         figures.accepted += batch.num_rows
-        for row in to_rows(batch):
+        for row in batch.to_pylist():
             licenses.update(row["licenses"] or ["none found"])
             for name, number in measures_of(row).get(row["sample_index"], {}).items():
                 if name in measured and number is not None:
@@ -234,7 +234,7 @@ def _distinct(stages: Sequence[SavedStage], column: str) -> float | None:
 
 def _hashes(stage: SavedStage, column: str) -> Iterator[int]:
     for batch in stage.batches([column]):
-        for row in to_rows(batch):
+        for row in batch.to_pylist():
             value = row[column]
             if isinstance(value, str):
                 yield hash(_plain(value))

@@ -95,32 +95,3 @@ def last_seen(
         yield from stage.batches(columns, dropped=True)
     if concerned:
         yield from concerned[-1].batches(columns)
-
-
-def to_rows(table: pa.Table) -> list[Row]:
-    """A batch as dicts; bytes that are no UTF-8 are replaced, not refused."""
-    try:
-        return list(table.to_pylist())
-    except UnicodeDecodeError:
-        schema = pa.schema([(f.name, _binary(f.type)) for f in table.schema])
-        return [{k: _text(v) for k, v in row.items()} for row in table.cast(schema).to_pylist()]
-
-
-def _binary(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_string(kind):
-        return pa.binary()
-    if pa.types.is_list(kind):
-        return pa.list_(_binary(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(f.name, _binary(f.type)) for f in kind])
-    return kind
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, list):
-        return [_text(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _text(item) for key, item in value.items()}
-    return value

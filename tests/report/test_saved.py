@@ -1,12 +1,8 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from selfalign_ray import schemas
-from selfalign_ray.report.saved import chain, holding, last_seen, to_rows
+from selfalign_ray.report.saved import chain, holding, last_seen
 from tests.report.conftest import TABLE, hop_row, write_stage
 
 SAVED = ["quality", "unique", "sample", "responses", "metrics", "duplicates"]
@@ -61,13 +57,3 @@ def test_each_row_is_seen_once_where_it_ended(write_run: Callable[..., Path]) ->
     assert len(rows) == 8
     assert len({row["row_id"] for row in rows}) == 8
     assert sum(row["verdicts"] is not None for row in rows) == 5
-
-
-def test_bytes_that_are_no_utf8_are_replaced(tmp_path: Path) -> None:
-    wrong = pa.array([b"caf\xe9"], pa.binary()).cast(pa.string(), safe=False)
-    lists = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), wrong)
-    structs = pa.StructArray.from_arrays([lists], ["texts"])
-    rows = to_rows(pa.table({"a": wrong, "b": structs, "n": pa.array([1])}))
-    assert rows == [{"a": "caf\ufffd", "b": {"texts": ["caf\ufffd"]}, "n": 1}]
-    pq.write_table(pa.table({"a": wrong}), tmp_path / "x.parquet")
-    assert json.dumps(to_rows(pq.read_table(tmp_path / "x.parquet")))
