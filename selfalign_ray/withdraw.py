@@ -36,6 +36,7 @@ from selfalign_ray.places import (
 )
 from selfalign_ray.report.card import after_withdrawal, run_id
 from selfalign_ray.report.dataset import DATA, FOLDER, files_of, read_facts, rows_of, write_folder
+from selfalign_ray.report.report import dataset_dir
 from selfalign_ray.report.saved import Row
 from selfalign_ray.shards import take_out
 from selfalign_ray.stage import BEGUN, read_manifest, read_record, recount
@@ -198,10 +199,9 @@ def _named(path: Any, run_dir: Path) -> str:
 def _folders(run_dir: Path, cfg: RunConfig | None) -> Iterator[Path]:
     """Where a run's data set may lie as a folder."""
     yield run_dir / FOLDER
-    if cfg is not None and cfg.report.dataset_dir:
-        folder = Path(cfg.report.dataset_dir).absolute()
-        if (read_facts(folder) or {}).get("run") == run_id(cfg):
-            yield folder
+    folder = dataset_dir(cfg) if cfg is not None else None
+    if cfg and folder and (read_facts(folder) or {}).get("run") == run_id(cfg):
+        yield folder
 
 
 def _caches(stages: Sequence[Place]) -> list[Place]:

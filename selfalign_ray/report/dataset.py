@@ -26,12 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfalign_ray import schemas
-from selfalign_ray.errors import UserError
 from selfalign_ray.report.card import Counts, Facts, card
 from selfalign_ray.report.exports import DATASET_COLUMNS, ORIGIN_COLUMNS, dataset_row, of_sample
 from selfalign_ray.report.lines import SortedLines
 from selfalign_ray.report.saved import Row, SavedStage
-from selfalign_ray.stage import write_whole
+from selfalign_ray.stage import read_record, write_record, write_whole
 from selfalign_ray.withdrawn import RECORD, Withdrawn, record
 
 FOLDER, CARD, FACTS = "dataset", "README.md", "dataset.json"
@@ -144,7 +143,7 @@ def write_folder(
             messages.add(_chat(row))
             counts.add(row)
     files = {"default": data.pattern, "messages": messages.pattern}
-    write_whole(part / FACTS, json.dumps(facts, indent=2) + "\n")
+    write_record(part / FACTS, facts)
     write_whole(part / CARD, card(facts, counts, files))
     _change_over(part, folder)
     return counts
@@ -152,13 +151,8 @@ def write_folder(
 
 def read_facts(folder: Path) -> Facts | None:
     """What a folder of ours says of itself; None where it is no such folder."""
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return (
-        facts if isinstance(facts, dict) and "run" in facts and "rows_per_file" in facts else None
-    )
+    facts = read_record(folder / FACTS)
+    return facts if facts and "run" in facts and "rows_per_file" in facts else None
 
 
 def files_of(folder: Path, subset: str) -> list[Path]:
@@ -172,30 +166,6 @@ def rows_of(folder: Path) -> Iterator[pa.Table]:
         file = pq.ParquetFile(path)
         for group in range(file.num_row_groups):
             yield file.read_row_group(group)
-
-
-def check_folder(folder: Path, run: str, this: str) -> None:
-    """That a folder is a run's to write.
-
-    Args:
-        folder: which need not be there.
-        run: the run's id.
-        this: its name for people.
-
-    Raises:
-        UserError: it holds something else, such as the data set of another run.
-    """
-    facts = read_facts(folder)
-    if facts is not None and facts["run"] == run:
-        return
-    out = "give each run a folder of its own, or null for one in its run_dir"
-    if facts is not None:
-        raise UserError(
-            f"report.dataset_dir: {folder} holds the data set of the run {facts['name']} "
-            f"({facts['run']}), and this is the run {this} ({run}); {out}"
-        )
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"report.dataset_dir: {folder} holds something else; {out}")
 
 
 def _chat(row: Row) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from selfalign_ray.report.projection import (
     project,
 )
 from selfalign_ray.report.saved import SavedStage
-from selfalign_ray.stage import write_whole
+from selfalign_ray.stage import write_record, write_whole
 
 TEXT, DATA = "projection.txt", "projection.json"
 _LABEL_COLUMNS = 14
@@ -53,7 +52,7 @@ def write_projection(
     )
     projection = project(measured, cfg.plan.rows)
     text = projection_text(cfg, measured, projection)
-    write_whole(run_dir / DATA, json.dumps(as_data(measured, projection), indent=2) + "\n")
+    write_record(run_dir / DATA, as_data(measured, projection))
     write_whole(run_dir / TEXT, text)
     return (
         f"\n{text}\nslice       {shown(run_dir)}\nnext        the same command without plan.rows\n"

@@ -20,8 +20,8 @@ from selfalign_ray.report.card import Facts, facts_of, run_id
 from selfalign_ray.report.contamination import take_contamination
 from selfalign_ray.report.dataset import (
     FOLDER,
-    check_folder,
     published_schema,
+    read_facts,
     sorted_rows,
     write_folder,
 )
@@ -125,21 +125,38 @@ def saved_stages(cfg: RunConfig, run_dir: Path) -> list[SavedStage]:
     return chain(run_dir, names, cfg.report.rows_per_batch, names[-1] if is_dataset else None)
 
 
+def dataset_dir(cfg: RunConfig) -> Path | None:
+    """`report.dataset_dir`, absolute; None: the data set is in the run_dir alone."""
+    return Path(cfg.report.dataset_dir).absolute() if cfg.report.dataset_dir else None
+
+
 def check_dataset_dir(cfg: RunConfig) -> None:
-    """That the folder of the data set is this run's to write.
+    """That `report.dataset_dir`, which need not be there, is this run's to write.
 
     Raises:
-        UserError: it holds something else, or cannot be changed over.
+        UserError: it holds something else, such as the data set of another run, or cannot be
+            changed over.
     """
-    if cfg.report.dataset_dir is not None:
-        folder = Path(cfg.report.dataset_dir).absolute()
-        if folder.resolve().is_mount():
-            raise UserError(
-                f"report.dataset_dir: {folder} is a mount point, and no new folder can take its "
-                f"place; give a folder in it, such as {folder / FOLDER}"
-            )
-        this = f"{cfg.name} in {shown(Path(cfg.run_dir))}"
-        check_folder(folder, run_id(cfg), this)
+    folder = dataset_dir(cfg)
+    if folder is None:
+        return
+    if folder.resolve().is_mount():
+        raise UserError(
+            f"report.dataset_dir: {folder} is a mount point, and no new folder can take its "
+            f"place; give a folder in it, such as {folder / FOLDER}"
+        )
+    facts = read_facts(folder)
+    if facts is not None and facts["run"] == run_id(cfg):
+        return
+    out = "give each run a folder of its own, or null for one in its run_dir"
+    if facts is not None:
+        this = f"{cfg.name} in {shown(Path(cfg.run_dir))} ({run_id(cfg)})"
+        raise UserError(
+            f"report.dataset_dir: {folder} holds the data set of the run {facts['name']} "
+            f"({facts['run']}), and this is the run {this}; {out}"
+        )
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"report.dataset_dir: {folder} holds something else; {out}")
 
 
 def _write(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> _Written:
@@ -171,7 +188,7 @@ def _write_folder(
         shutil.rmtree(own, ignore_errors=True)  # of an earlier run that went further
         return None
     check_dataset_dir(cfg)
-    folder = Path(cfg.report.dataset_dir).absolute() if cfg.report.dataset_dir else own
+    folder = dataset_dir(cfg) or own
     lists = [path for path in (run_dir / RECORD, folder / RECORD) if path.exists()]
     gone = Withdrawn(frozenset(entry for path in lists for entry in read_list(path).entries))
     rows = sorted_rows(stage, run_dir / f".{FOLDER}.rows", cfg.report.sort_mb)
