@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from selfalign_ray.cache import REPLACED, entries
 from selfalign_ray.config import RunConfig, config_of
 from selfalign_ray.errors import UserError
+from selfalign_ray.job import sole
 from selfalign_ray.mirror import fetched, push_notes
 from selfalign_ray.places import (
     Place,
@@ -36,7 +37,8 @@ from selfalign_ray.places import (
 )
 from selfalign_ray.report.card import after_withdrawal, run_id
 from selfalign_ray.report.dataset import DATA, FOLDER, files_of, read_facts, rows_of, write_folder
-from selfalign_ray.report.report import dataset_dir
+from selfalign_ray.report.projection import FOLDER as PLAN
+from selfalign_ray.report.report import REPORT, dataset_dir, report_again
 from selfalign_ray.report.saved import Row
 from selfalign_ray.shards import take_out
 from selfalign_ray.stage import BEGUN, read_manifest, read_record, recount
@@ -51,9 +53,6 @@ from selfalign_ray.withdrawn import (
     read_list,
     record,
 )
-
-PLAN = "plan"  # a slice's own run, in the run_dir
-REPORT = "pipeline_report.md"
 
 
 @dataclass
@@ -109,8 +108,6 @@ def withdraw(where: Path, withdrawn: Withdrawn, *, dry_run: bool) -> Found:
     run_dir = next((p for p in (where, where.parent) if exists(stored(p) / "stages")), None)
     stands = run_dir == where or where.name == FOLDER or stored(where).is_file()
     if run_dir is not None and stands:
-        from selfalign_ray.job import sole  # Ray takes seconds to import
-
         with contextlib.nullcontext() if dry_run else sole(run_dir):
             return _from_run(run_dir, withdrawn, dry_run=dry_run)
     if where != stored(where):
@@ -180,8 +177,6 @@ def _from_files(run_dir: Path, withdrawn: Withdrawn, *, dry_run: bool) -> Found:
         for stage in stages:
             recount(stage)
         if cfg is not None and manifest is not None:
-            from selfalign_ray.report.report import report_again
-
             problems = report_again(cfg, run_dir, manifest)
             found.problems += [f"the counts do not add up: {problem}" for problem in problems]
     return found
