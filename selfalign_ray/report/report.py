@@ -50,20 +50,8 @@ class Summary:
     folder: Path | None  # the same, for `datasets.load_dataset`
     report: Path
     kept: int  # rows after the last stage
-    counts: dict[str, int]  # lines of each exported file
     problems: list[str]  # counts that do not add up
     standin: bool  # no result: the engine was the stand-in
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Written:
-    """What the files of a run were made of."""
-
-    stages: list[SavedStage]
-    funnel: Funnel
-    figures: Figures
-    counts: dict[str, int]
-    folder: Path | None
 
 
 def report(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> Summary:
@@ -78,19 +66,9 @@ def report(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> Sum
         UserError: the folder is another run's.
     """
     (run_dir / MANIFEST).unlink(missing_ok=True)  # until all of it is new
-    written = _write(cfg, run_dir, sandbox)
-    funnel, figures = written.funnel, written.figures
-    manifest = manifest_of(cfg, written.stages, funnel, figures, written.counts, sandbox)
+    summary, manifest = _write(cfg, run_dir, sandbox)
     _write_manifest(run_dir, manifest)
-    return Summary(
-        dataset=run_dir / DATASET if DATASET in written.counts else None,
-        folder=written.folder,
-        report=run_dir / REPORT,
-        kept=funnel.kept,
-        counts=written.counts,
-        problems=funnel.problems,
-        standin=is_standin(cfg, figures),
-    )
+    return summary
 
 
 def report_again(cfg: RunConfig, run_dir: Path, manifest: dict[str, Any]) -> list[str]:
@@ -107,13 +85,10 @@ def report_again(cfg: RunConfig, run_dir: Path, manifest: dict[str, Any]) -> lis
     Raises:
         UserError: the folder is another run's.
     """
-    sandbox = manifest["sandbox"]
-    written = _write(cfg, run_dir, sandbox)
-    parts = (written.stages, written.funnel, written.figures, written.counts)
-    new = manifest_of(cfg, *parts, sandbox)
+    summary, new = _write(cfg, run_dir, manifest["sandbox"])
     kept = ("started", "finished", "versions", "commit", "hardware", "config")
     _write_manifest(run_dir, new | {name: manifest[name] for name in kept})
-    return written.funnel.problems
+    return summary.problems
 
 
 def saved_stages(cfg: RunConfig, run_dir: Path) -> list[SavedStage]:
@@ -159,14 +134,18 @@ def check_dataset_dir(cfg: RunConfig) -> None:
         raise UserError(f"report.dataset_dir: {folder} holds something else; {out}")
 
 
-def _write(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> _Written:
+def _write(
+    cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None
+) -> tuple[Summary, dict[str, Any]]:
+    """Writes all but the manifest, which it gives."""
     stages = saved_stages(cfg, run_dir)
     counts = write_exports(run_dir, stages, cfg.report.sort_mb)
     funnel, figures = take_funnel(stages), take_figures(stages)
     for problem in funnel.problems:
         log.error("the counts do not add up: %s", problem)
     contamination = take_contamination(run_dir, stages)
-    facts = facts_of(cfg, funnel, figures, contamination, standin=is_standin(cfg, figures))
+    standin = is_standin(cfg, figures)
+    facts = facts_of(cfg, funnel, figures, contamination, standin=standin)
     folder = _write_folder(cfg, run_dir, stages, facts)
     text = markdown(
         cfg,
@@ -177,7 +156,15 @@ def _write(cfg: RunConfig, run_dir: Path, sandbox: dict[str, Any] | None) -> _Wr
         sandbox=sandbox,
     )
     write_whole(run_dir / REPORT, text)
-    return _Written(stages=stages, funnel=funnel, figures=figures, counts=counts, folder=folder)
+    summary = Summary(
+        dataset=run_dir / DATASET if DATASET in counts else None,
+        folder=folder,
+        report=run_dir / REPORT,
+        kept=funnel.kept,
+        problems=funnel.problems,
+        standin=standin,
+    )
+    return summary, manifest_of(cfg, stages, funnel, figures, counts, sandbox)
 
 
 def _write_folder(
