@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -115,21 +114,19 @@ def take_funnel(stages: Sequence[SavedStage]) -> Funnel:
         for s in stages
         if (found := s.manifest.get("found_done"))
     }
-    funnel = Funnel(
-        files=None,
-        files_dropped={},
+    files: int | None = None
+    files_dropped: dict[tuple[str, str], int] = {}
+    if pairs and "functions" in pairs[0][0].group:
+        stage, first = pairs[0]
+        files = first.first_functions + sum(first.files.values()) + first.unexplained
+        files_dropped = _ordered(stage.group, first.files)
+    return Funnel(
+        files=files,
+        files_dropped=files_dropped,
         steps=steps,
         problems=problems,
         left_out=left_out,
         resumed=resumed,
-    )
-    if not pairs or "functions" not in pairs[0][0].group:
-        return funnel
-    first = pairs[0][1]
-    return dataclasses.replace(
-        funnel,
-        files=first.first_functions + sum(first.files.values()) + first.unexplained,
-        files_dropped=_ordered(pairs[0][0].group, first.files),
     )
 
 
