@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 Key = tuple[str, int]
@@ -43,14 +42,9 @@ class SortedLines:
         if self._bytes >= self._memory_bytes:
             self._spill()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         with self._stack:
-            if error is None:
+            if kind is None:
                 self._write()
 
     def _write(self) -> None:
