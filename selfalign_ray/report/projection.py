@@ -53,7 +53,6 @@ class Measured:
     gpu_seconds: tuple[float, float]  # likewise
     load_seconds: float  # of models, summed over engines
     prompt_tokens: int
-    cached_tokens: int
     output_tokens: Mapping[str, int]  # by hop
     sandbox_cpu_seconds: float
     rows_in_flight_mean: float | None
@@ -141,7 +140,6 @@ def measure(
         gpu_seconds=(figures.gpu_seconds * start, figures.gpu_seconds * (1 - start)),
         load_seconds=figures.load_seconds,
         prompt_tokens=sum(hop.prompt_tokens for hop in figures.hops.values()),
-        cached_tokens=sum(hop.cached_tokens for hop in figures.hops.values()),
         output_tokens={name: hop.output_tokens for name, hop in figures.hops.items()},
         sandbox_cpu_seconds=figures.sandbox_cpu_seconds,
         rows_in_flight_mean=figures.rows_in_flight_mean,

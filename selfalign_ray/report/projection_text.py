@@ -83,7 +83,10 @@ def _standin(cfg: RunConfig) -> Iterator[str]:
 
 def _facts(cfg: RunConfig, measured: Measured, projection: Projection) -> Iterator[tuple[str, str]]:
     def spread(amount: Callable[[Amounts], float], words: Callable[[float], str] = about) -> str:
-        return _range(projection, amount, words)
+        least = words(amount(projection.least))
+        if projection.likely is None or projection.most is None:
+            return f"at least {least}"
+        return f"{words(amount(projection.likely))} ({least} to {words(amount(projection.most))})"
 
     low, high = 100 * projection.share_low, 100 * projection.share_high
     yield (
@@ -175,32 +178,20 @@ def _limits(cfg: RunConfig, measured: Measured, projection: Projection) -> Itera
             f"{measured.files:,} files: a larger plan.files finds more."
         )
     needs = projection.likely or projection.least
+    files = measured.files * measured.seeds / measured.good_seeds  # for the seeds that ran
     for key, limit, needed, unit in (
         ("seeds.sample.limit", cfg.seeds.sample.limit, needs.seeds, measured.seeds),
-        ("source.limit", cfg.source.limit, needs.files, _files_a_seed(measured) * measured.seeds),
+        ("source.limit", cfg.source.limit, needs.files, files),
     ):
         if limit is not None and limit < needed:
             rows = limit * measured.accepted / unit
             yield f"{key}={limit} ends the run at about {rows:,.0f} rows: {key}=null sets no limit."
 
 
-def _files_a_seed(measured: Measured) -> float:
-    return measured.files / measured.good_seeds
-
-
 def _engines(cfg: RunConfig) -> list[EngineConfig]:
     """Settings of the engines, once for each pool that serves a hop."""
     pools = {pool: engine for pool, _, engine in (pool_of(cfg, hop) for hop in cfg.recipe.hops)}
     return list(pools.values())
-
-
-def _range(
-    projection: Projection, amount: Callable[[Amounts], float], words: Callable[[float], str]
-) -> str:
-    least = words(amount(projection.least))
-    if projection.likely is None or projection.most is None:
-        return f"at least {least}"
-    return f"{words(amount(projection.likely))} ({least} to {words(amount(projection.most))})"
 
 
 def about(number: float) -> str:

@@ -41,7 +41,6 @@ SLICE = Measured(
     gpu_seconds=(40.0, 160.0),
     load_seconds=15.0,
     prompt_tokens=64_000,
-    cached_tokens=32_000,
     output_tokens={"concepts": 100, "responses": 3100},
     sandbox_cpu_seconds=16.0,
     rows_in_flight_mean=20.0,
