@@ -16,15 +16,14 @@ from selfalign_ray.decontamination.benchmarks import CHECKED
 from selfalign_ray.ids import content_id
 from selfalign_ray.places import shown
 from selfalign_ray.report.contamination import Contamination
-from selfalign_ray.report.figures import Figures
+from selfalign_ray.report.figures import NO_LICENSE, Figures, is_standin, most_first
 from selfalign_ray.report.funnel import Funnel
-from selfalign_ray.report.md import cell, percent, table
+from selfalign_ray.report.md import cell, percent, section, table
 from selfalign_ray.watch.masking import Masker
 
 Facts = dict[str, Any]  # plain data, kept beside the card
 
 _REPOSITORIES = 20  # in the card's table
-_NO_LICENSE = "none found"
 # What a hub calls the licences that a seed is likely to have, less the end of GNU's identifiers:
 # https://huggingface.co/docs/hub/repositories-licenses. Any other is `other` there.
 _HUB_LICENSES = (
@@ -48,7 +47,7 @@ class Counts:
     def add(self, row: Mapping[str, Any]) -> None:
         origin = row["origin"]
         self.rows += 1
-        self.licenses.update(origin["licenses"] or [_NO_LICENSE])
+        self.licenses.update(origin["licenses"] or [NO_LICENSE])
         self.sources[origin["dataset"] or origin["source"]] += 1
         self.repositories[origin["repository"] or ""] += 1
         self.models[row["model"] or ""] += 1
@@ -59,8 +58,6 @@ def facts_of(
     funnel: Funnel,
     figures: Figures,
     contamination: Contamination | None,
-    *,
-    standin: bool,
 ) -> Facts:
     """What the card says that the rows do not.
 
@@ -69,7 +66,6 @@ def facts_of(
         funnel: where the rows went.
         figures: with the models that wrote.
         contamination: which benchmarks were sought; None where none was.
-        standin: whether the stand-in wrote any row.
     """
     hops = {
         name: {"shots": hop.shots, "temperature": hop.sampling.temperature, "n": hop.sampling.n}
@@ -79,7 +75,7 @@ def facts_of(
         "name": cfg.name,
         "run": run_id(cfg),
         "rows_per_file": cfg.report.rows_per_file,
-        "standin": standin,
+        "standin": is_standin(cfg, figures),
         "model": cfg.model.id,
         "written_by": list(figures.models),
         "engine": cfg.engine.kind,
@@ -150,16 +146,16 @@ def card(facts: Facts, counts: Counts, files: Mapping[str, str]) -> str:
         f"# {cell(facts['name'])}",
         *_banner(facts),
         _what(facts, counts),
-        _section("Use", _USE),
-        _section("How it was made", _made(facts)),
-        _section("Funnel", _funnel(facts)),
-        _section("Licences", _licenses(counts)),
-        _section("Sources", _sources(counts)),
-        _section("Benchmarks", _benchmarks(facts)),
-        _section("Limits", _LIMITS),
-        _section("Withdrawal", _withdrawal(facts)),
+        section("Use", _USE),
+        section("How it was made", _made(facts)),
+        section("Funnel", _funnel(facts)),
+        section("Licences", _licenses(counts)),
+        section("Sources", _sources(counts)),
+        section("Benchmarks", _benchmarks(facts)),
+        section("Limits", _LIMITS),
+        section("Withdrawal", _withdrawal(facts)),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def hub_licenses(licenses: Mapping[str, int]) -> list[str]:
@@ -191,7 +187,7 @@ _LIMITS = """- Instructions, responses and tests were written by a model. Nobody
 
 
 def _front_matter(facts: Facts, counts: Counts, files: Mapping[str, str]) -> str:
-    licenses = hub_licenses(_most_first(counts.licenses))
+    licenses = hub_licenses(most_first(counts.licenses))
     front: dict[str, Any] = {"pretty_name": facts["name"], "language": ["en"]}
     if licenses:
         front["license"] = licenses[0] if len(licenses) == 1 else licenses
@@ -214,7 +210,7 @@ def _size(rows: int) -> str:
 
 
 def _hub_license(spdx: str) -> str:
-    if spdx == _NO_LICENSE:
+    if spdx == NO_LICENSE:
         return "unknown"
     name = spdx.lower().removesuffix("-only").removesuffix("-or-later")
     return name if name in " ".join(_HUB_LICENSES).split() else "other"
@@ -234,7 +230,7 @@ def _banner(facts: Facts) -> Iterator[str]:
 
 
 def _what(facts: Facts, counts: Counts) -> str:
-    models = ", ".join(_most_first(counts.models)) or ", ".join(facts["written_by"])
+    models = ", ".join(most_first(counts.models)) or ", ".join(facts["written_by"])
     text = f"**{counts.rows:,} pairs** of an instruction and a response in Python"
     text += f", written by {cell(models)} and executed." if models else "."
     if counts.rows:
@@ -287,7 +283,7 @@ def _funnel(facts: Facts) -> str:
 def _licenses(counts: Counts) -> str:
     rows = [
         (name, number, percent(number / counts.rows))
-        for name, number in _most_first(counts.licenses).items()
+        for name, number in most_first(counts.licenses).items()
     ]
     text = (
         "Of the seeds, as SPDX identifiers; all that a row names apply to its seed. Each row has "
@@ -297,10 +293,10 @@ def _licenses(counts: Counts) -> str:
 
 
 def _sources(counts: Counts) -> str:
-    most = list(_most_first(counts.repositories).items())
+    most = list(most_first(counts.repositories).items())
     rest = len(most) - _REPOSITORIES
     tables = [
-        table(("source", "rows"), list(_most_first(counts.sources).items()), numbers=1),
+        table(("source", "rows"), list(most_first(counts.sources).items()), numbers=1),
         table(("repository", "rows"), most[:_REPOSITORIES], numbers=1),
         f"{rest:,} more repositories are in `origin.repository`." if rest > 0 else "",
     ]
@@ -334,11 +330,3 @@ def _withdrawal(facts: Facts) -> str:
     if number := facts["withdrawn"]:
         text += f" {number:,} {'id has' if number == 1 else 'ids have'} been withdrawn."
     return text
-
-
-def _section(title: str, text: str) -> str:
-    return f"## {title}\n\n{text}" if text else ""
-
-
-def _most_first(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from selfalign_ray.ids import keyed_int
 from selfalign_ray.report.exports import DATASET_COLUMNS, dataset_row, dataset_stage
+from selfalign_ray.report.figures import NO_LICENSE
 from selfalign_ray.report.lines import Key
 from selfalign_ray.report.md import fenced
 from selfalign_ray.report.saved import Row, SavedStage
@@ -44,7 +45,7 @@ def show(row: Row, number: int, limit: int) -> str:
     """One pair as Markdown: seed, concepts, instruction, response, tests, verdict."""
     origin = row["origin"]
     place = " ".join(filter(None, [origin["repository"], origin["revision"]]))
-    licenses = ", ".join(origin["licenses"] or ["none found"])
+    licenses = ", ".join(origin["licenses"] or [NO_LICENSE])
     verdict = row["verdict"] or {}
     judged = f"{verdict.get('verdict')}, {verdict.get('asserts_run')} asserts run"
     of_all = f"{row['samples_passed']} of {row['samples']} samples passed"

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfalign_ray.config import RunConfig
+from selfalign_ray.engine.standin import STANDIN
 from selfalign_ray.report.engines import EngineFigures, counted_by, engine_figures
 from selfalign_ray.report.exports import dataset_stage
 from selfalign_ray.report.hops import HopFigures, has_hops, hop_figures, work_seconds
@@ -19,6 +21,7 @@ from selfalign_ray.report.saved import SavedStage, holding, last_seen
 from selfalign_ray.validation.gates import GATED, measures_of
 
 NOT_EXECUTED = "not executed"
+NO_LICENSE = "none found"  # what a row without a licence counts as
 MEASURES = (
     "lines",
     "asserts",
@@ -103,6 +106,11 @@ class Figures:
         return self.accepted / (self.gpu_seconds / 3600) if self.gpu_seconds else None
 
 
+def is_standin(cfg: RunConfig, figures: Figures) -> bool:
+    """Whether any row came from the stand-in engine."""
+    return cfg.engine.kind == STANDIN or STANDIN in figures.models
+
+
 def take_figures(stages: Sequence[SavedStage]) -> Figures:
     """Reads manifests and rows."""
     figures = Figures(stage_seconds={s.name: float(s.manifest["seconds"]) for s in stages})
@@ -118,7 +126,7 @@ def take_figures(stages: Sequence[SavedStage]) -> Figures:
     _take_in_flight(figures, stages)
     figures.each = engine_figures(stages)
     figures.hops, models = hop_figures(stages)
-    figures.models = _most_first(models)
+    figures.models = most_first(models)
     _take_samples(figures, stages)
     _take_dataset(figures, stages)
     figures.distinct_concepts = _distinct(stages, "concepts")
@@ -162,15 +170,15 @@ def _take_samples(figures: Figures, stages: Sequence[SavedStage]) -> None:
                 if metric["asserts"] is not None:
                     measured += 1
                     vacuous += metric["asserts"] <= (metric["trivial_asserts"] or 0)
-    figures.verdicts = _most_first(verdicts)
-    figures.not_executed = _most_first(unexecuted)
+    figures.verdicts = most_first(verdicts)
+    figures.not_executed = most_first(unexecuted)
     if (selected := holding(stages, "sanitise")) is not None:
         for batch in selected.batches(["sanitised", "choice"]):
             for row in batch.to_pylist():
                 if not row["choice"]:  # the further choices of a row have the same samples
                     reasons = (s["drop_reason"] for s in row["sanitised"] or ())
                     refused.update(reason for reason in reasons if reason)
-    figures.refused = _most_first(refused)
+    figures.refused = most_first(refused)
     figures.vacuous_share = vacuous / measured if measured else None
 
 
@@ -201,15 +209,16 @@ def _take_dataset(figures: Figures, stages: Sequence[SavedStage]) -> None:
     for batch in stage.batches(["licenses", "sample_index", *GATED], dropped=False):
         figures.accepted += batch.num_rows
         for row in batch.to_pylist():
-            licenses.update(row["licenses"] or ["none found"])
+            licenses.update(row["licenses"] or [NO_LICENSE])
             for name, number in measures_of(row).get(row["sample_index"], {}).items():
                 if name in measured and number is not None:
                     measured[name].append(number)
-    figures.licenses = _most_first(licenses)
+    figures.licenses = most_first(licenses)
     figures.measures = {name: _spread(values) for name, values in measured.items() if values}
 
 
-def _most_first(counts: Counter[str]) -> dict[str, int]:
+def most_first(counts: Counter[str]) -> dict[str, int]:
+    """The counts, the highest first, equal ones by name."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 

@@ -10,13 +10,11 @@ from selfalign_ray.config import RunConfig
 from selfalign_ray.report.contamination import Contamination, as_markdown
 from selfalign_ray.report.engines import Level
 from selfalign_ray.report.examples import show
-from selfalign_ray.report.figures import Figures
+from selfalign_ray.report.figures import Figures, is_standin
 from selfalign_ray.report.funnel import Funnel, Step
-from selfalign_ray.report.md import cell, percent, table
+from selfalign_ray.report.md import cell, percent, section, table
 from selfalign_ray.report.saved import Row
 from selfalign_ray.watch.words import span
-
-STANDIN = "standin"
 
 
 def markdown(
@@ -38,30 +36,22 @@ def markdown(
         examples: accepted pairs to show.
         sandbox: what `Sandbox.describe` says; None where nothing was executed.
     """
+    shown = [show(row, n, cfg.report.example_chars) for n, row in enumerate(examples, start=1)]
     sections = [
         f"# selfalign: {cell(cfg.name)}",
         *_banners(cfg, funnel, figures),
         _result(cfg, funnel, figures),
-        _section("Funnel", _funnel(funnel)),
-        _section("Time", _time(cfg, funnel, figures)),
-        _section("Hops", _hops(figures)),
-        _section("Verdicts", _verdicts(figures)),
-        _section("Data set", _dataset(figures)),
-        _section("Decontamination", as_markdown(contamination)),
-        _section("Examples", "\n\n".join(_examples(cfg, examples))),
-        _section("Sandbox", _sandbox(sandbox)),
-        _section("Settings", _settings(cfg)),
+        section("Funnel", _funnel(funnel)),
+        section("Time", _time(cfg, funnel, figures)),
+        section("Hops", _hops(figures)),
+        section("Verdicts", _verdicts(figures)),
+        section("Data set", _dataset(figures)),
+        section("Decontamination", as_markdown(contamination)),
+        section("Examples", "\n\n".join(shown)),
+        section("Sandbox", _sandbox(sandbox)),
+        section("Settings", _settings(cfg)),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def is_standin(cfg: RunConfig, figures: Figures) -> bool:
-    """Whether any row came from the stand-in engine."""
-    return cfg.engine.kind == STANDIN or STANDIN in figures.models
-
-
-def _section(title: str, text: str) -> str:
-    return f"## {title}\n\n{text}" if text else ""
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def _banners(cfg: RunConfig, funnel: Funnel, figures: Figures) -> Iterator[str]:
@@ -291,11 +281,6 @@ def _dataset(figures: Figures) -> str:
         table(("licence of the seed", "rows", "share"), licenses, numbers=2),
     ]
     return "\n\n".join(text for text in tables if text)
-
-
-def _examples(cfg: RunConfig, examples: Sequence[Row]) -> Iterator[str]:
-    for number, row in enumerate(examples, start=1):
-        yield show(row, number, cfg.report.example_chars)
 
 
 def _sandbox(sandbox: Mapping[str, Any] | None) -> str:

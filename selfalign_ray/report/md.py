@@ -6,6 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 
+def section(title: str, text: str) -> str:
+    """A text below its heading; empty without a text."""
+    return f"## {title}\n\n{text}" if text else ""
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0) -> str:
     """A table whose last `numbers` columns stand to the right; empty without rows."""
     lines = ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows]

@@ -27,10 +27,10 @@ from selfalign_ray.report.dataset import (
 )
 from selfalign_ray.report.examples import pick
 from selfalign_ray.report.exports import DATASET, dataset_stage, write_exports
-from selfalign_ray.report.figures import Figures, as_data, take_figures
+from selfalign_ray.report.figures import Figures, as_data, is_standin, take_figures
 from selfalign_ray.report.funnel import Funnel, take_funnel
 from selfalign_ray.report.machine import commit, hardware, versions
-from selfalign_ray.report.markdown import is_standin, markdown
+from selfalign_ray.report.markdown import markdown
 from selfalign_ray.report.saved import SavedStage, chain
 from selfalign_ray.stage import now, write_whole
 from selfalign_ray.watch.masking import Masker
@@ -144,8 +144,7 @@ def _write(
     for problem in funnel.problems:
         log.error("the counts do not add up: %s", problem)
     contamination = take_contamination(run_dir, stages)
-    standin = is_standin(cfg, figures)
-    facts = facts_of(cfg, funnel, figures, contamination, standin=standin)
+    facts = facts_of(cfg, funnel, figures, contamination)
     folder = _write_folder(cfg, run_dir, stages, facts)
     text = markdown(
         cfg,
@@ -162,7 +161,7 @@ def _write(
         report=run_dir / REPORT,
         kept=funnel.kept,
         problems=funnel.problems,
-        standin=standin,
+        standin=is_standin(cfg, figures),
     )
     return summary, manifest_of(cfg, stages, funnel, figures, counts, sandbox)
 
