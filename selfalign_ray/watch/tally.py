@@ -15,8 +15,9 @@ import uuid
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from selfalign_ray.watch.metrics import Exported
 from selfalign_ray.watch.outbox import (
     ANSWER_SECONDS,
     LINES_KEPT,
@@ -27,9 +28,6 @@ from selfalign_ray.watch.outbox import (
     add_figures,
     in_worker,
 )
-
-if TYPE_CHECKING:
-    from selfalign_ray.watch.metrics import Exported
 
 _FORGET_SECONDS = 20.0  # the gauges of a worker that went silent no longer count
 
@@ -55,7 +53,7 @@ class Tally:
         self._gauges: dict[str, tuple[float, Figures]] = {}
         self._lines: deque[Line] = deque(maxlen=LINES_KEPT)
         self._stopping = False
-        self._exported = _exported(run) if run else None
+        self._exported = Exported(run) if run else None
 
     def add(
         self,
@@ -98,12 +96,6 @@ class Tally:
         lines = list(self._lines)
         self._lines.clear()
         return lines
-
-
-def _exported(run: str) -> Exported:
-    from selfalign_ray.watch.metrics import Exported
-
-    return Exported(run)
 
 
 _outbox = Outbox()
