@@ -240,8 +240,7 @@ def conformed(block: pa.Table, *, schema: pa.Schema, stage: str) -> pa.Table:
     if block.num_rows == 0:
         return schema.empty_table()
     if stage not in _IN_ACTORS:
-        kept = block.column("drop_reason").null_count
-        count(stage, rows=block.num_rows, kept=kept, dropped=block.num_rows - kept)
+        count(stage, rows=block.num_rows)
     reasons = pc.value_counts(block.column("drop_reason")).to_pylist()
     count(f"{stage}{ROWS}", **{pair["values"] or KEPT: pair["counts"] for pair in reasons})
     for field in schema:

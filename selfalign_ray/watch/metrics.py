@@ -63,11 +63,6 @@ METRICS = {
 Reading = tuple[str, tuple[str, ...], float]  # metric, values of its tags, number
 
 
-def exported_name(name: str) -> str:
-    """What Prometheus knows a metric of METRICS by."""
-    return f"ray_{PREFIX}{name}" + ("_total" if METRICS[name].kind == COUNTER else "")
-
-
 def readings(figures: Figures) -> Iterator[Reading]:
     """What the figures of the tally, counters or gauges, say of each metric."""
     for stage, amounts in figures.items():

@@ -22,7 +22,7 @@ WAITING, RUNNING, DONE, REUSED = "waiting", "running", "done", "reused"
 _RATE_SECONDS = 60.0  # least span that a rate is taken over; later half of the stage's time
 _HISTORY = 600  # looks that a rate can reach back
 _LOOK_SECONDS = 1.0  # between two that are kept
-_UNITS = ("files", "functions", "prompts", "rows", "samples")  # that a fused stage may count
+_UNITS = ("prompts", "rows", "samples")  # that a fused stage may count
 
 
 @dataclass

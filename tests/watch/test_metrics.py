@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selfalign_ray.watch import tally
-from selfalign_ray.watch.metrics import COUNTER, GAUGE, METRICS, exported_name, readings
+from selfalign_ray.watch.metrics import COUNTER, GAUGE, METRICS, PREFIX, readings
 
 DASHBOARD = Path(__file__).parents[2] / "cluster" / "grafana.json"
 FIGURES: tally.Figures = {
@@ -30,6 +30,11 @@ FIGURES: tally.Figures = {
         "responses.end_timestamp_seconds": 1e9,
     },
 }
+
+
+def exported_name(name: str) -> str:
+    """What Prometheus knows a metric by."""
+    return f"ray_{PREFIX}{name}" + ("_total" if METRICS[name].kind == COUNTER else "")
 
 
 def test_every_metric_is_read_with_its_tags() -> None:

@@ -39,7 +39,7 @@ def lines_of(
 def halfway() -> Progress:
     progress = Progress(NAMES)
     progress.begin("quality", None)
-    progress.observe({"read": {"files": 2311}, "quality": {"rows": 9120}})
+    progress.observe({"quality": {"rows": 9120}})
     progress.end("quality", {"kept": 1204, "untyped": 7916}, 12.0)
     progress.reused("unique", {"kept": 1100, "duplicate_seed": 104})
     progress.reused("sample", {"kept": 24, "not_sampled": 1076})
