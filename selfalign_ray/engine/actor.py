@@ -97,7 +97,6 @@ class EngineActor:
         )
         seconds = time.monotonic() - began
         log.info("engine for %s ready after %.1f s", self._engine.model, seconds)
-        count("engine", load_seconds=seconds, engines=1)
         count(self._figures, load_seconds=seconds, loads=1)
 
     async def generate(self, prompt: Prompt) -> Generation:
@@ -126,9 +125,8 @@ class EngineActor:
             time.sleep(_TICK_SECONDS)
             now = time.monotonic()
             seconds, last = now - last, now
-            held = {"held_seconds": seconds, "gpu_seconds": seconds * self._opening.gpus}
-            count("engine", **held)
-            count(self._figures, **held)
+            gpu_seconds = seconds * self._opening.gpus
+            count(self._figures, held_seconds=seconds, gpu_seconds=gpu_seconds)
             if self._engine is None:
                 continue
             stats = self._engine.stats()

@@ -115,16 +115,16 @@ def take_figures(stages: Sequence[SavedStage]) -> Figures:
     """Reads manifests and rows."""
     figures = Figures(stage_seconds={s.name: float(s.manifest["seconds"]) for s in stages})
     for stage in stages:
-        engine = counted_by(stage, "engine")
-        figures.load_seconds += engine.get("load_seconds", 0.0)
-        figures.engines += int(engine.get("engines", 0))
-        figures.held_seconds += engine.get("held_seconds", 0.0)
-        figures.gpu_seconds += engine.get("gpu_seconds", 0.0)
         figures.sandbox_cpu_seconds += sandbox_amount(stage, "cpu_seconds")
         if has_hops(stage):
             figures.hop_seconds += float(stage.manifest["seconds"])
     _take_in_flight(figures, stages)
     figures.each = engine_figures(stages)
+    for engine in figures.each.values():
+        figures.load_seconds += engine.load_seconds
+        figures.engines += engine.loads
+        figures.held_seconds += engine.held_seconds
+        figures.gpu_seconds += engine.gpu_seconds
     figures.hops, models = hop_figures(stages)
     figures.models = most_first(models)
     _take_samples(figures, stages)

@@ -16,7 +16,7 @@ from selfalign_ray.watch.logs import FILE, setup_driver
 from selfalign_ray.watch.outbox import Figures
 
 NAMES = ["concepts", "responses"]
-FIGURES: Figures = {"responses": {"kept": 3, "dropped": 1}, "engine": {"engines": 1}}
+FIGURES: Figures = {"responses": {"kept": 3, "dropped": 1}}
 
 
 @pytest.fixture

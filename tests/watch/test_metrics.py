@@ -21,7 +21,7 @@ FIGURES: tally.Figures = {
     "execution": {"rows": 2, "samples": 3, "passed": 2, "timeout": 1, "cpu_seconds": 4.0},
     "strength": {"runs": 7},
     "responses.rows": {"kept": 2, "no_code": 1},
-    "engine": {"rows_in_flight": 5, "load_seconds": 9, "held_seconds": 9},
+    "engine": {"rows_in_flight": 5},
     "engine:shared-0": {"loads": 1, "load_seconds": 9, "held_seconds": 9, "gpu_seconds": 18}
     | {"output_tokens": 9, "running": 4, "waiting": 1, "kv_cache_usage": 0.5},
     "time": {

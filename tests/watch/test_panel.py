@@ -45,7 +45,7 @@ def halfway() -> Progress:
     progress.reused("sample", {"kept": 24, "not_sampled": 1076})
     progress.begin("responses", 24)
     hop = {"prompts": 24, "kept": 12, "dropped": 0, "prompt_tokens": 10, "cached_tokens": 8}
-    progress.observe({"engine": {"engines": 1, "rows_in_flight": 9}, "responses": hop})
+    progress.observe({"engine": {"rows_in_flight": 9}, "responses": hop})
     return progress
 
 

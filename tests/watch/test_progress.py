@@ -91,7 +91,7 @@ def test_the_rate_is_of_late(progress: Progress, clock: Clock) -> None:
 def test_the_model_is_loading_until_an_engine_is_there(progress: Progress) -> None:
     progress.begin("responses", 5)
     assert progress.facts() == ["loading the model"]
-    progress.observe({"engine": {"engines": 1, "rows_in_flight": 4}})
+    progress.observe({"engine": {"rows_in_flight": 4}})
     assert progress.facts() == ["4 in flight"]
 
 
@@ -104,7 +104,7 @@ def test_facts_of_hops_and_of_execution(progress: Progress, clock: Clock) -> Non
     progress.begin("responses", 5)
     hop = {"prompt_tokens": 1000, "cached_tokens": 800, "output_tokens": 0}
     for _ in range(3):
-        progress.observe({"engine": {"engines": 1}, "concepts": dict(hop)})
+        progress.observe({"concepts": dict(hop)})
         hop["output_tokens"] += 300
         clock.now += 2
     assert progress.facts() == ["150 tok/s", "80 % cached"]
@@ -119,7 +119,7 @@ def test_work_is_what_comes_after_the_first_row_is_under_way(
 ) -> None:
     progress.begin("responses", 6)
     for in_flight in (0, 0, 6, 4, 2, 0):
-        progress.observe({"engine": {"engines": 1, "rows_in_flight": in_flight}})
+        progress.observe({"engine": {"rows_in_flight": in_flight}})
         clock.now += 5
     assert progress.work_seconds(30.0, 6) == pytest.approx(20)
     # Each look stands for the time before it, the first for none.

@@ -36,14 +36,11 @@ def test_only_threads_at_work_on_rows_are_shown_and_like_ones_once() -> None:
 
 def test_being_there_is_no_progress() -> None:
     idle: tally.Figures = {
-        "engine": {"held_seconds": 5, "gpu_seconds": 5, "engines": 1},
-        "engine:shared-0": {"served_seconds": 5, "running_seconds": 9, "generated_tokens": 3},
+        "engine:shared-0": {"held_seconds": 5, "gpu_seconds": 5, "loads": 1}
+        | {"served_seconds": 5, "running_seconds": 9, "generated_tokens": 3},
         "time": {"responses.left_seconds": 9},
     }
-    assert progress_of(idle) == {
-        "engine": {"engines": 1},
-        "engine:shared-0": {"generated_tokens": 3},
-    }
+    assert progress_of(idle) == {"engine:shared-0": {"loads": 1, "generated_tokens": 3}}
 
 
 def test_a_stall_is_told_once_until_something_moves(monkeypatch: pytest.MonkeyPatch) -> None:
