@@ -36,7 +36,7 @@ from selfalign_ray.watch.tally import count
 log = logging.getLogger(__name__)
 
 KEPT = "kept"
-FORMAT = 1  # of what a stage leaves on disk
+FORMAT = 2  # of what a stage leaves on disk
 BEGUN, SPENT, MANIFEST = "begun.json", "spent.json", "manifest.json"
 # By a name for people, the state of what a stage reads from outside; None: it is not there.
 Inputs = dict[str, str | None]

@@ -33,7 +33,7 @@ def run(cfg):
 
 def contamination_of(cfg):
     run_dir = Path(cfg.run_dir)
-    return as_markdown(take_contamination(run_dir, saved_stages(cfg, run_dir)))
+    return as_markdown(take_contamination(saved_stages(cfg, run_dir)))
 
 
 def rows_of(cfg, name):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import bisect
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from selfalign_ray.decontamination.benchmarks import CHECKED, OFF
-from selfalign_ray.decontamination.decontamination import BENCHMARKS
 from selfalign_ray.report.md import cell, percent, table
 from selfalign_ray.report.saved import Row, SavedStage, holding
 
@@ -30,12 +27,12 @@ class Contamination:
     hits: list[Row]  # the first by row, hits and near misses apart
 
 
-def take_contamination(run_dir: Path, stages: Sequence[SavedStage]) -> Contamination | None:
+def take_contamination(stages: Sequence[SavedStage]) -> Contamination | None:
     """Reads the hits of the saved stages; None where none of them looked for benchmarks."""
     looked = [name for name in STAGES if holding(stages, name)]
     if not looked:
         return None
-    said = {name: _said(run_dir, stages, name) for name in looked}
+    said = {name: _said(stages, name) for name in looked}
     rows: Counter[tuple[str, str, bool]] = Counter()
     shown: dict[bool, list[Row]] = {False: [], True: []}
     for stage in looked:
@@ -54,12 +51,12 @@ def take_contamination(run_dir: Path, stages: Sequence[SavedStage]) -> Contamina
     )
 
 
-def _said(run_dir: Path, stages: Sequence[SavedStage], name: str) -> Row:
+def _said(stages: Sequence[SavedStage], name: str) -> Row:
     """What a stage was checked against, which may be another run's, of another day."""
     stage = holding(stages, name)
     assert stage is not None
-    said: Row | None = stage.manifest.get("said", {}).get(name)
-    return said or dict(json.loads((run_dir / BENCHMARKS).read_text()))
+    said: Row = stage.manifest["said"][name]
+    return said
 
 
 def _benchmarks(said: Mapping[str, Row]) -> list[Row]:

@@ -143,7 +143,7 @@ def _write(
     funnel, figures = take_funnel(stages), take_figures(stages)
     for problem in funnel.problems:
         log.error("the counts do not add up: %s", problem)
-    contamination = take_contamination(run_dir, stages)
+    contamination = take_contamination(stages)
     facts = facts_of(cfg, funnel, figures, contamination)
     folder = _write_folder(cfg, run_dir, stages, facts)
     text = markdown(

@@ -26,6 +26,13 @@ def state(name: str, state: str, detail: str = "") -> dict[str, Any]:
     }
 
 
+def say(run_dir: Path, saved: str, stage: str, *states: dict[str, Any]) -> None:
+    """Sets in the manifest of a saved stage what a stage of it was checked against."""
+    path = run_dir / "stages" / saved / "manifest.json"
+    said = {stage: {"benchmarks": states, "solutions_not_sought": 10}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"said": said}))
+
+
 def run_with_hits(write_run: Callable[..., Path]) -> Path:
     run_dir = write_run(duplicates=None)
     rows = [
@@ -40,8 +47,8 @@ def run_with_hits(write_run: Callable[..., Path]) -> Path:
     pairs = [selected_row(1, benchmark_hits=[]), selected_row(0, **dropped)]
     write_stage(run_dir, "duplicates", group, schemas.SELECTED, pairs)
     states = [state("humaneval", "checked"), state("mbpp", "off"), state("apps", "missing", "gone")]
-    said = {"benchmarks": states, "solutions_not_sought": 10}
-    (run_dir / "benchmarks.json").write_text(json.dumps(said))
+    say(run_dir, "decontamination", "decontamination", *states)
+    say(run_dir, "duplicates", "final_decontamination", *states)
     return run_dir
 
 
@@ -49,7 +56,7 @@ def test_the_report_counts_rows_and_names_what_was_not_checked(
     write_run: Callable[..., Path],
 ) -> None:
     run_dir = run_with_hits(write_run)
-    found = take_contamination(run_dir, chain(run_dir, STAGES, 2))
+    found = take_contamination(chain(run_dir, STAGES, 2))
     text = as_markdown(found)
     assert "**Not checked: mbpp (off), apps (gone).** `decontamination=all`" in text
     assert "| humaneval | checked | 1 | 164 | 1 | 1 | 1 | 0 |" in text
@@ -71,16 +78,11 @@ def test_every_hit_is_a_line(write_run: Callable[..., Path]) -> None:
 
 def test_each_stage_stands_for_what_it_was_checked_against(write_run: Callable[..., Path]) -> None:
     run_dir = run_with_hits(write_run)
-    (run_dir / "benchmarks.json").unlink()
-    seen = {
-        "decontamination": [state("humaneval", "checked"), state("apps", "missing", "gone")],
-        "final_decontamination": [state("humaneval", "checked"), state("apps", "checked")],
-    }
-    for name, folder in (("decontamination", "decontamination"), (*seen, "duplicates")[1:]):
-        path = run_dir / "stages" / folder / "manifest.json"
-        said = {"benchmarks": seen[name], "solutions_not_sought": 3}
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"said": {name: said}}))
-    text = as_markdown(take_contamination(run_dir, chain(run_dir, STAGES, 2)))
+    humaneval = state("humaneval", "checked")
+    apps = [state("apps", "missing", "gone"), state("apps", "checked")]
+    say(run_dir, "decontamination", "decontamination", humaneval, apps[0])
+    say(run_dir, "duplicates", "final_decontamination", humaneval, apps[1])
+    text = as_markdown(take_contamination(chain(run_dir, STAGES, 2)))
     assert "**Not checked: apps (gone, in decontamination).**" in text
     assert "| humaneval | checked | 1 | 164 | 1 | 1 | 1 | 0 |" in text
     assert "| apps | missing | 1 |  |  |  |  |  |" in text
@@ -92,8 +94,9 @@ def test_hits_that_are_not_shown_do_not_stay_in_memory(write_run: Callable[..., 
     text = "x" * 100_000
     rows = [row(n, benchmark_hits=[hit(f"X/{n}", n / 400, text=text)]) for n in range(200)]
     write_stage(run_dir, "decontamination", ["decontamination"], schemas.SEED, rows)
+    say(run_dir, "decontamination", "decontamination", state("humaneval", "checked"))
     tracemalloc.start()
-    found = take_contamination(run_dir, chain(run_dir, STAGES, 2))
+    found = take_contamination(chain(run_dir, STAGES, 2))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 5e6  # of 20 MB
@@ -104,4 +107,4 @@ def test_hits_that_are_not_shown_do_not_stay_in_memory(write_run: Callable[..., 
 
 def test_a_run_without_the_stages_says_nothing(write_run: Callable[..., Path]) -> None:
     run_dir = write_run()
-    assert as_markdown(take_contamination(run_dir, chain(run_dir, TABLE, 2))) == ""
+    assert as_markdown(take_contamination(chain(run_dir, TABLE, 2))) == ""
