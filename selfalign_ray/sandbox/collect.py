@@ -30,7 +30,7 @@ def uncalled(tree: ast.Module) -> Iterator[ast.stmt]:
         if isinstance(node, FUNCTIONS) and node.name not in names and node.name not in fixtures:
             if node.name.startswith("test"):
                 yield from _of_function(node, node.name, 0, fixtures)
-            elif not node.decorator_list and not _arguments(node) and _asserts(node):
+            elif not (node.decorator_list or _arguments(node) or _yields(node)) and _asserts(node):
                 yield from _parsed(_awaited(node, f"{node.name}()"))
         elif isinstance(node, ast.ClassDef):
             yield from _of_class(node, set(names), fixtures, runner=runner)
@@ -91,15 +91,19 @@ def _of_function(
     given: int,
     fixtures: Mapping[str, ast.FunctionDef | ast.AsyncFunctionDef],
 ) -> Iterator[ast.stmt]:
-    """Calls of one test, one for each of its cases."""
+    """Calls of one test, one for each of its cases; a step that fails where they run nothing."""
     if any(_mark(d) in _SKIPPING for d in node.decorator_list):
+        return
+    if _yields(node):
+        yield from _parsed(f"raise TypeError('{node.name} yields: a call of it runs nothing')")
         return
     loops, known = [], {}
     for number, decorator in enumerate(node.decorator_list):
         if _mark(decorator) == "parametrize" and isinstance(decorator, ast.Call):
             names, values, in_rows = _parameters(decorator)
             case = f"case_{number}"
-            loops.append((case, values))
+            if values:
+                loops.append((case, f"[*({values})] or {{}}['no case']"))
             of_param = f"{case}.values if type({case}).__name__ == 'ParameterSet' else "
             row = f"({of_param}{case})" if in_rows else f"({of_param}[{case}])"
             known.update({name: f"{row}[{index}]" for index, name in enumerate(names)})
@@ -115,12 +119,19 @@ def _of_function(
 
 
 def _parameters(decorator: ast.Call) -> tuple[list[str], str, bool]:
-    """Names, the expression of the cases, and whether a case is a row of values."""
-    if len(decorator.args) < 2:
-        return [], "()", True
-    values = ast.unparse(decorator.args[1])
+    """Names, the expression of the cases, and whether a case is a row of values.
+
+    Empty where they cannot be read: the test is called without, and fails for want of them.
+    """
+    given: dict[str | None, ast.expr] = {k.arg: k.value for k in decorator.keywords}
+    given.update(zip(("argnames", "argvalues"), decorator.args, strict=False))
+    if not given.keys() >= {"argnames", "argvalues"} or any(
+        isinstance(argument, ast.Starred) for argument in decorator.args
+    ):
+        return [], "", True
+    values = ast.unparse(given["argvalues"])
     try:
-        names = ast.literal_eval(decorator.args[0])
+        names = ast.literal_eval(given["argnames"])
     except ValueError:
         return [], values, True
     if isinstance(names, str):
@@ -138,8 +149,7 @@ def _fixture(
         return _GIVEN.get(name, "None")
     named = ", ".join(f"{n}={_fixture(n, fixtures, depth + 1)}" for n in _arguments(node))
     call = f"{name}({named})"
-    yields = any(isinstance(n, ast.Yield) for n in ast.walk(node))
-    return f"next({call})" if yields else call
+    return f"next({call})" if _yields(node) else call
 
 
 def _of_class(
@@ -189,6 +199,18 @@ def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     needed = positional[: len(positional) - len(spec.defaults)]
     pairs = zip(spec.kwonlyargs, spec.kw_defaults, strict=True)
     return needed + [a.arg for a, default in pairs if default is None]
+
+
+def _yields(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it makes a generator; what functions within it yield is their own."""
+    waiting: list[ast.AST] = [*node.body]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, ast.Yield | ast.YieldFrom):
+            return True
+        if not isinstance(inner, DEFINITIONS | ast.Lambda):
+            waiting.extend(ast.iter_child_nodes(inner))
+    return False
 
 
 def _asserts(node: ast.AST) -> bool:

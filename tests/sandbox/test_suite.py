@@ -52,6 +52,32 @@ def test_parametrized_tests_are_called_with_each_case():
     assert sorted(ran(one + more)) == [(1, 5), (1, 6), (2, 5), (2, 6)]
 
 
+@pytest.mark.parametrize("given", ["'a', argvalues=[1, 2]", "argvalues=[1, 2], argnames='a'"])
+def test_parameters_may_be_given_by_keyword(given):
+    assert ran(f"@pytest.mark.parametrize({given})\ndef test_x(a): out.append(a)") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["'a'", "*two", "'a', *two", "**both", "'a', []", "'a', (n for n in ())", "'a', none or []"],
+)
+def test_a_test_of_which_no_case_can_be_run_fails(given):
+    space = "two, both, none = ('a', [1]), {'argnames': 'a', 'argvalues': [1]}, ()\n"
+    source = f"{space}@pytest.mark.parametrize({given})\ndef test_x(a): pass"
+    with pytest.raises((TypeError, KeyError)):
+        ran(source)
+    with pytest.raises((TypeError, KeyError)):
+        ran(source.replace("@", "@pytest.mark.parametrize('b', [1])\n@").replace("(a)", "(a, b)"))
+
+
+def test_a_test_that_yields_fails_as_a_call_of_it_runs_nothing():
+    for source in ("def test_x():\n    yield", "class TestA:\n    def test_x(self): yield from ()"):
+        with pytest.raises(TypeError, match="test_x yields"):
+            ran(source)
+    assert ran("def test_x():\n    def f(): yield 1\n    out.extend(f())") == [1]
+    assert not counted("def pairs():\n    assert x\n    yield 1")
+
+
 def test_fixtures_are_made_for_the_tests_that_name_them():
     source = (
         "@pytest.fixture\ndef base(): return 2\n@pytest.fixture()\ndef box(base): yield [base]\n"
