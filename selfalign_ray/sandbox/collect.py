@@ -109,7 +109,8 @@ def _of_function(
             known.update({name: f"{row}[{index}]" for index, name in enumerate(names)})
     wanted = [name for name in _arguments(node)[given:] if name in known or name in fixtures
               or name in _GIVEN]  # fmt: skip
-    named = ", ".join(f"{n}={known.get(n) or _fixture(n, fixtures)}" for n in wanted)
+    made: set[str] = set()
+    named = ", ".join(f"{n}={known.get(n) or _fixture(n, fixtures, made)}" for n in wanted)
     source = _awaited(node, f"{target}({named})")
     for case, values in reversed(loops):
         source = f"for {case} in {values}:\n" + "\n".join(
@@ -141,15 +142,22 @@ def _parameters(decorator: ast.Call) -> tuple[list[str], str, bool]:
 
 
 def _fixture(
-    name: str, fixtures: Mapping[str, ast.FunctionDef | ast.AsyncFunctionDef], depth: int = 0
+    name: str, fixtures: Mapping[str, ast.FunctionDef | ast.AsyncFunctionDef], made: set[str]
 ) -> str:
-    """The expression that makes it."""
-    node = fixtures.get(name)
-    if node is None or depth > 9:
-        return _GIVEN.get(name, "None")
-    named = ", ".join(f"{n}={_fixture(n, fixtures, depth + 1)}" for n in _arguments(node))
-    call = f"{name}({named})"
-    return f"next({call})" if _yields(node) else call
+    """The expression that makes it, or names it where the call of the same test has made it.
+
+    One that yields is kept besides, or it would be taken down before the test.
+    """
+    if name in made:
+        return f"made_{name}"
+    made.add(name)
+    value, node = _GIVEN.get(name, "None"), fixtures.get(name)
+    if node:
+        named = ", ".join(f"{n}={_fixture(n, fixtures, made)}" for n in _arguments(node))
+        value = f"{name}({named})"
+        if _yields(node):
+            value = f"next(kept_{name} := {value})"
+    return f"(made_{name} := {value})"
 
 
 def _of_class(

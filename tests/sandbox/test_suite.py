@@ -88,6 +88,38 @@ def test_fixtures_are_made_for_the_tests_that_name_them():
     assert ran(source) == [([2], 7), True]
 
 
+def test_a_fixture_is_not_taken_down_before_its_test():
+    source = (
+        "@pytest.fixture\ndef box():\n    kept = [1]\n"
+        "    try: yield kept\n    finally: kept.clear()\n"
+        "@pytest.fixture\ndef bag(box): yield box\n"
+        "def test_x(bag, box): out.append((*bag, *box))\n"
+        "class TestBox:\n    def setup_method(self): pass\n"
+        "    def test_y(self, bag): out.append((*bag,))"
+    )
+    assert ran(source) == [(1, 1), (1,)]
+
+
+def test_a_fixture_is_made_once_for_a_test():
+    source = (
+        "@pytest.fixture\ndef file(tmp_path): return tmp_path / 'a'\n"
+        "@pytest.mark.parametrize('n', [1, 2])\n"
+        "def test_x(file, n, tmp_path): out.append((file.parent == tmp_path, tmp_path))"
+    )
+    (first, folder), (second, another) = ran(source)
+    assert first
+    assert second
+    assert folder != another
+
+
+def test_a_fixture_may_hold_functions_that_yield():
+    source = (
+        "@pytest.fixture\ndef pairs():\n    def f(): yield 1\n    return f\n"
+        "def test_x(pairs): out.extend(pairs())"
+    )
+    assert ran(source) == [1]
+
+
 def test_marked_tests_are_skipped():
     assert not counted("@pytest.mark.skip(reason='x')\ndef test_x(): pass")
 
