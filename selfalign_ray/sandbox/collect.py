@@ -81,7 +81,8 @@ def _runs_unittest(tree: ast.Module, names: set[str]) -> bool:
 
 def _starts_pytest(node: ast.stmt) -> bool:
     if isinstance(node, ast.If) and not node.orelse:
-        return all(_starts_pytest(n) or isinstance(n, ast.Import) for n in node.body)
+        starts = [_starts_pytest(n) for n in node.body if not isinstance(n, ast.Import)]
+        return bool(starts) and all(starts)
     return isinstance(node, ast.Expr) and "pytest.main(" in ast.unparse(node)
 
 

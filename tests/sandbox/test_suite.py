@@ -134,6 +134,10 @@ def test_pytests_own_start_is_left_out():
     assert counted(f"def test_a(): pass\n{start}") == ["test_a()"]
 
 
+def test_imports_under_a_condition_are_no_start_of_pytest():
+    assert ran("if out == []:\n    import math\nout.append(math.sqrt(4))") == [2.0]
+
+
 @pytest.mark.parametrize("test", ["__name__ == '__main__'", "'__main__' == __name__"])
 def test_the_main_guard_is_taken_out(test):
     tree = ast.parse(f"x = 1\nif {test}:\n    y = 2\nz = 3")
