@@ -168,7 +168,7 @@ def load(
 ) -> bool:
     """Parses and runs the solution; whether it looks suspicious."""
     source = channel.text()
-    compiled, guarded = compiled_code(source)
+    compiled, guarded = compiled_code(source, script=script)
     found: list[str] = []
     doubtful = any(map(may_be_suspicious, filter(None, (compiled, guarded))))
     if doubtful or options["profile"] == "strict":
@@ -197,13 +197,13 @@ def load(
     return bool(found or shadowed)
 
 
-def compiled_code(source: str) -> tuple[types.CodeType, types.CodeType | None]:
+def compiled_code(source: str, *, script: bool) -> tuple[types.CodeType, types.CodeType | None]:
     """The solution's code without what its main guard holds, and that, if there is any."""
     source = source.removeprefix("\ufeff")
     try:
         if "__main__" in source:
             tree = ast.parse(source, CODE)
-            guard = main_guard(tree)
+            guard = main_guard(tree, script=script)
             guarded = compile(guard, CODE, "exec", dont_inherit=True) if guard else None
             return compile(tree, CODE, "exec", dont_inherit=True), guarded
         return compile(source, CODE, "exec", dont_inherit=True), None  # without a tree of objects

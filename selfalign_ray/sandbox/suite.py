@@ -63,16 +63,22 @@ def future_flags(tree: ast.Module) -> int:
     return flags
 
 
-def main_guard(tree: ast.Module) -> ast.Module | None:
+def main_guard(tree: ast.Module, *, script: bool = False) -> ast.Module | None:
     """Takes what stands under `if __name__ == "__main__"` out of a program.
 
-    Tests take the program as a module: such a part would read input, or leave.
+    Tests take the program as a module: such a part would read input, or leave, and its `else` is
+    what counts. A `script` has no use for the `else`.
     """
-    guards = [n for n in tree.body if isinstance(n, ast.If) and _is_guard(n.test)]
-    if not guards:
-        return None
-    tree.body = [n for n in tree.body if n not in guards]
-    return ast.Module([statement for guard in guards for statement in guard.body], [])
+    rest: list[ast.stmt] = []
+    guarded: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, ast.If) and _is_guard(node.test):
+            guarded += node.body
+            rest += [] if script else node.orelse
+        else:
+            rest.append(node)
+    tree.body = rest
+    return ast.Module(guarded, []) if guarded else None
 
 
 def _is_guard(test: ast.expr) -> bool:

@@ -147,6 +147,13 @@ def test_the_main_guard_is_taken_out(test):
     assert main_guard(tree) is None
 
 
+@pytest.mark.parametrize(("script", "rest"), [(False, "x = 3\nz = 4"), (True, "z = 4")])
+def test_the_main_guards_alternative_is_for_tests(script, rest):
+    tree = ast.parse("if __name__ == '__main__':\n    y = 2\nelse:\n    x = 3\nz = 4")
+    assert ast.unparse(main_guard(tree, script=script)) == "y = 2"
+    assert ast.unparse(tree) == rest
+
+
 def test_what_tests_replace_is_known():
     source = "builtins.input = f\nwith patch('time.time'): pass\nmath.isclose(1, 2)"
     assert {"input", "time"} <= changes_made(ast.parse(source))
