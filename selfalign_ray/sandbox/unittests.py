@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import builtins
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 # The functions below keep the builtins of now, whatever a program does to them.
 globals()["__builtins__"] = dict(vars(builtins))
+
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200  # of a code's flags, as in `inspect`
 
 
 def watch_unittest() -> None:
@@ -24,6 +27,9 @@ def watch_unittest() -> None:
         _run_suite(None, suite)
 
     def _run_suite(_: Any, suite: Any) -> unittest.TestResult:
+        for case in _cases(suite):
+            if _runs_nothing(case):
+                raise AssertionError(f"{case}: a call of it runs nothing")
         result = unittest.TestResult()
         suite(result)
         for kind, pairs in ((AssertionError, result.failures), (RuntimeError, result.errors)):
@@ -42,6 +48,28 @@ def watch_unittest() -> None:
     unittest.TextTestRunner.run = _run_suite  # type: ignore[method-assign,assignment]
 
 
+def _cases(suite: Any) -> Iterator[Any]:
+    """The test cases of a suite, or the one that it is."""
+    if not hasattr(suite, "_tests"):
+        yield suite
+        return
+    for part in suite:
+        yield from _cases(part)
+
+
+def _runs_nothing(case: Any) -> bool:
+    """Whether its test makes a coroutine or a generator, which nobody would run."""
+    import unittest
+
+    flags = getattr(getattr(_method(case), "__code__", None), "co_flags", 0)
+    if flags & _COROUTINE:
+        return not isinstance(case, unittest.IsolatedAsyncioTestCase)
+    return bool(flags & (_GENERATOR | _ASYNC_GENERATOR))
+
+
 def _is_meant_to_be_skipped(case: Any) -> bool:
-    method = getattr(type(case), getattr(case, "_testMethodName", ""), None)
-    return any(getattr(part, "__unittest_skip__", False) for part in (type(case), method))
+    return any(getattr(part, "__unittest_skip__", False) for part in (type(case), _method(case)))
+
+
+def _method(case: Any) -> Any:
+    return getattr(type(case), getattr(case, "_testMethodName", ""), None)
