@@ -43,7 +43,7 @@ class SandboxConfig:
     # end. Outside the standard library a program finds only what is listed here and is installed.
     preload_if_named: list[str]
     samples_per_zygote: int = setting(ge=1, decides=False)  # then the process is replaced
-    attempts: int = setting(ge=1)  # on slots in turn, until a sample has run undisturbed
+    attempts: int = setting(ge=1)  # until a sample has run undisturbed, each on a fresh zygote
     start_seconds: float = setting(gt=0, decides=False)  # for a zygote to start and preload
 
     def problems(self) -> Iterator[tuple[str, str]]:

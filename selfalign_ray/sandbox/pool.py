@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from types import TracebackType
+from queue import SimpleQueue
 from typing import Any, Self
 
 from selfalign_ray.errors import UserError
@@ -39,14 +37,7 @@ _BELOW = (
 )
 
 
-@dataclass
-class _Job:
-    code: str
-    tests: str
-    cpu_seconds: float | None
-    done: Future[Verdict] = field(default_factory=Future)
-    attempts: int = 0
-    failed_on: int = -1  # the slot that could not run it
+_Job = tuple[str, str, float | None]  # code, tests, CPU limit
 
 
 class Sandbox:
@@ -65,14 +56,13 @@ class Sandbox:
         self._config = config
         self._rung, self._plan, zygote = best_level(config)
         self._ready = zygote.ready
-        self._jobs: deque[_Job] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
+        self._jobs: SimpleQueue[tuple[_Job, Future[Verdict]] | None] = SimpleQueue()
+        self._lock, self._closed = threading.Lock(), False
         self._slots = [Slot(config, self._plan, zygote)]
         self._slots += [Slot(config, self._plan) for _ in range(config.slots - 1)]
         self._threads = [
-            threading.Thread(target=self._work, args=(index,), daemon=True, name=f"slot {index}")
-            for index in range(config.slots)
+            threading.Thread(target=self._work, args=(slot,), daemon=True, name=f"slot {index}")
+            for index, slot in enumerate(self._slots)
         ]
         for thread in self._threads:
             thread.start()
@@ -82,20 +72,28 @@ class Sandbox:
     ) -> list[Verdict]:
         """The verdicts of (code, tests) pairs, in order; the slots work in parallel.
 
+        What a slot could not run is tried again once the others are judged, on fresh zygotes.
+
         Args:
             programs: the pairs.
             cpu_seconds: for each of them its CPU limit, where that is below the setting's.
+
+        Raises:
+            ValueError: the sandbox is closed.
         """
         limits: Sequence[float | None] = (
             [None] * len(programs) if cpu_seconds is None else cpu_seconds
         )
-        jobs = [_Job(*program, limit) for program, limit in zip(programs, limits, strict=True)]
-        with self._changed:
-            if self._closed:
-                raise ValueError("the sandbox is closed")
-            self._jobs.extend(jobs)
-            self._changed.notify_all()
-        return [job.done.result() for job in jobs]
+        jobs = [(*program, limit) for program, limit in zip(programs, limits, strict=True)]
+        verdicts: dict[int, Verdict] = {}
+        todo: Sequence[int] = range(len(jobs))
+        for _ in range(self._config.attempts):
+            judged = self._give([jobs[n] for n in todo])
+            verdicts.update((n, done.result()) for n, done in zip(todo, judged, strict=True))
+            todo = [n for n in todo if verdicts[n].verdict == "infra"]
+            if not todo:
+                break
+        return list(verdicts.values())
 
     def describe(self) -> dict[str, Any]:
         """What is enforced here, for a run's manifest."""
@@ -111,53 +109,38 @@ class Sandbox:
 
     def close(self) -> None:
         """Ends all slots, once what they were given is judged."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            for _ in self._threads:
+                self._jobs.put(None)
         for thread in self._threads:
             thread.join()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _work(self, index: int) -> None:
-        slot = self._slots[index]
-        while (job := self._next(index)) is not None:
+    def _give(self, jobs: Sequence[_Job]) -> list[Future[Verdict]]:
+        """Has the slots judge them, whichever is free."""
+        with self._lock:
+            if self._closed:
+                raise ValueError("the sandbox is closed")
+            given: list[tuple[_Job, Future[Verdict]]] = [(job, Future()) for job in jobs]
+            for pair in given:
+                self._jobs.put(pair)
+        return [done for _, done in given]
+
+    def _work(self, slot: Slot) -> None:
+        while (given := self._jobs.get()) is not None:
+            job, done = given
             try:
-                verdict = slot.judge(job.code, job.tests, job.cpu_seconds)
+                done.set_result(slot.judge(*job))
             except Exception as error:  # noqa: BLE001 - raised by `judge`, where somebody waits
                 slot.close()
-                job.done.set_exception(error)
-                continue
-            job.attempts += 1
-            if verdict.verdict == "infra" and job.attempts < self._config.attempts:
-                job.failed_on = index
-                with self._changed:
-                    self._jobs.append(job)
-                    self._changed.notify_all()
-            else:
-                job.done.set_result(verdict)
+                done.set_exception(error)
         slot.close()
-
-    def _next(self, index: int) -> _Job | None:
-        """The next job for this slot; null once the sandbox is closed and nothing waits."""
-        with self._changed:
-            while True:
-                for job in self._jobs:
-                    if job.failed_on != index or len(self._slots) == 1:
-                        self._jobs.remove(job)
-                        return job
-                if self._closed:
-                    return None
-                self._changed.wait()
 
 
 def best_level(config: SandboxConfig) -> tuple[Rung, Mapping[str, Any], Zygote]:

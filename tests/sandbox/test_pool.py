@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -321,3 +322,15 @@ def test_a_closed_pool_says_so(configured):
     sandbox.close()
     with pytest.raises(ValueError, match="closed"):
         sandbox.judge([ADD])
+
+
+def test_a_pool_that_is_closed_while_a_sample_breaks_says_so(configured, monkeypatch):
+    sandbox = Sandbox(configured(slots=2))
+    for slot in sandbox._slots:
+        monkeypatch.setattr(slot, "_judge", lambda *_: (time.sleep(0.5), broken(None)))
+    with ThreadPoolExecutor(1) as threads:
+        judged = threads.submit(sandbox.judge, [ADD])
+        time.sleep(0.2)
+        sandbox.close()
+        with pytest.raises(ValueError, match="closed"):
+            judged.result(10)
