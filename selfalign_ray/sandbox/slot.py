@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from selfalign_ray.sandbox.canaries import demand, fly
@@ -34,7 +34,6 @@ class Slot:
         if zygote:
             self._zygotes["run", 0] = zygote
         self._loads = loads_by_name(config.preload_if_named)
-        self._named = re.compile("|".join(self._loads) or "$^")
 
     def judge(self, code: str, tests: str, cpu_seconds: float | None = None) -> Verdict:
         """Judges a program; `infra` if the slot could not run it to an end.
@@ -128,8 +127,8 @@ class Slot:
         return self._verdict(outcome, reading, "split")
 
     def _zygote(self, part: str, code: str, tests: str) -> Zygote:
-        named = {*self._named.findall(code), *self._named.findall(tests)}
-        count = max((self._loads[name] for name in named), default=0)
+        loads = [n for name, n in self._loads.items() if name in code or name in tests]
+        count = max(loads, default=0)
         key = part, count
         zygote = self._zygotes.get(key)
         if zygote and zygote.samples >= self._config.samples_per_zygote:
@@ -178,16 +177,14 @@ def loads_by_name(modules: list[str]) -> dict[str, int]:
     Those of the standard library stand together; each package ends a group of its own.
     """
     out: dict[str, int] = {}
-    end = len(modules)
-    for index in range(len(modules) - 1, -1, -1):
-        top = modules[index].partition(".")[0]
-        follower = modules[index + 1] if index + 1 < len(modules) else ""
-        if top not in sys.stdlib_module_names or follower.partition(".")[0] not in (
-            sys.stdlib_module_names
-        ):
-            end = index + 1
-        out[top] = end
-    return dict(sorted(out.items()))
+    count = 0
+    tops = (name.partition(".")[0] for name in modules)
+    for _, group in groupby(tops, lambda top: top in sys.stdlib_module_names or top):
+        names = list(group)
+        count += len(names)
+        for name in names:
+            out.setdefault(name, count)
+    return out
 
 
 def _with_suspicions(reading: Reading) -> Reading:

@@ -168,6 +168,11 @@ def test_a_verdict_says_what_held_and_what_it_cost(sandbox):
     assert verdict.peak_memory_bytes > 1 << 20
 
 
+def test_no_module_need_be_loaded_for_those_that_name_it(configured):
+    with Sandbox(configured(preload_if_named=[])) as sandbox:
+        assert [v.verdict for v in sandbox.judge([ADD, ("x = 1", "")])] == ["passed", "passed"]
+
+
 def test_output_is_bounded_and_drained(configured):
     code = "import sys\nprint('a' * 300000)\nsys.stderr.write('b' * 300000)"
     with Sandbox(configured(output_bytes=1000)) as sandbox:
