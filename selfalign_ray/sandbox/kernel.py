@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from selfalign_ray.sandbox.bpf import ARCHITECTURES
 from selfalign_ray.sandbox.syscalls import numbers
 
 # Those that end a process by default, without what Python or the worker has a use for.
@@ -47,10 +48,12 @@ _MAKE_DEVICES = 0x40 | 0x800  # character, block
 _EXECUTE, _IOCTL_DEVICES = 0x1, 0x8000
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_NUMBERS = numbers(os.uname().machine)
-_RESTRICT_SELF = ctypes.c_long(_NUMBERS["landlock_restrict_self"])
+_MACHINE = os.uname().machine
+# Others have no jail: `pool.require_linux` says so, once somebody asks for one.
+_NUMBERS = numbers(_MACHINE) if _MACHINE in ARCHITECTURES else {}
+_RESTRICT_SELF = ctypes.c_long(_NUMBERS.get("landlock_restrict_self", -1))
 _CAPSET_NOTHING = (
-    ctypes.c_long(_NUMBERS["capset"]),
+    ctypes.c_long(_NUMBERS.get("capset", -1)),
     ctypes.c_char_p(struct.pack("=Ii", _CAPABILITY_VERSION, 0)),
     ctypes.c_char_p(bytes(24)),
 )

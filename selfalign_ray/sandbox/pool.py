@@ -159,7 +159,8 @@ def best_level(config: SandboxConfig) -> tuple[Rung, Mapping[str, Any], Zygote]:
                 return rung, plan, tested_zygote(config, with_named(plan, 0))
             except StartError as error:
                 reasons.append(f"  {rung.name()}: {error}")
-    raise UserError("\n".join([*_BELOW, *reasons]).format(config.minimum_level))
+    advice = "\n".join(_BELOW).format(config.minimum_level)
+    raise UserError("\n".join([advice, *reasons]))
 
 
 def require_linux() -> None:

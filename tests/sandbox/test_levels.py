@@ -198,13 +198,27 @@ def test_levels_are_tried_from_the_best(configured, monkeypatch):
 
     def refuse(_, plan):
         tried.append(plan["level"])
-        raise StartError("not here")
+        raise StartError("not {here}")
 
     monkeypatch.setattr(pool, "tested_zygote", refuse)
-    with pytest.raises(UserError, match="not here"):
+    with pytest.raises(UserError, match=r"not \{here\}"):
         pool.Sandbox(configured(minimum_level="C"))
     assert tried == sorted(tried)
     assert set(tried) <= set(LEVELS[:3])
+
+
+def test_a_machine_that_no_jail_is_made_for_is_told_so():
+    program = (
+        "import os, sys\nhere = os.uname()\n"
+        "os.uname = lambda: os.uname_result((*here[:4], 'ppc64le'))\n"
+        "from selfalign_ray.sandbox.__main__ import main\nsys.exit(main(['probe']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "sandbox: needs Linux on x86_64 or aarch64; this is Linux on ppc64le\n"
 
 
 def test_forking_needs_the_level_that_ends_all_processes(configured):
