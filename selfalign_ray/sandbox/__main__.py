@@ -84,6 +84,8 @@ def run(config: SandboxConfig, source: Path, target: Path) -> int:
     Raises:
         UserError: one of them cannot be read or written, or is something else.
     """
+    if source.exists() and not source.is_file():
+        raise UserError(f"{source}: is read twice, and so must be a regular file")
     total = sum(1 for _ in rows(source))
     done = finished(target)
     waiting = (row for row in rows(source) if _key(row["id"]) not in done)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -73,6 +74,16 @@ def test_a_wrong_row_is_named_by_its_line(tmp_path, text, message):
 def test_a_missing_file_is_a_message(tmp_path, capsys):
     assert main(["run", str(tmp_path / "no"), str(tmp_path / "out")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+def test_rows_that_can_be_read_but_once_are_refused(tmp_path, capsys):
+    end, start = os.pipe()
+    os.write(start, b'{"id": 1, "code": ""}\n')
+    os.close(start)
+    assert main(["run", f"/dev/fd/{end}", str(tmp_path / "out")]) == 2
+    os.close(end)
+    assert "must be a regular file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_of_something_else_is_not_added_to(tmp_path):
