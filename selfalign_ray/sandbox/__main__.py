@@ -123,7 +123,10 @@ def rows(source: Path) -> Iterator[dict[str, Any]]:
 
 
 def finished(target: Path) -> set[str]:
-    """The ids in a partial output; a line that was cut off in the middle is taken away.
+    """The ids that a partial output has a verdict for.
+
+    What is none is taken away and judged again: a line that was cut off in the middle, and
+    `infra`, which says nothing about the program.
 
     Raises:
         UserError: the file is no output of this command; it stays as it is.
@@ -136,16 +139,25 @@ def finished(target: Path) -> set[str]:
         raise UserError(f"{target}: {error.strerror}") from error
     whole = text.rfind(b"\n") + 1
     tail = text[whole:]
+    lines = [line for line in text[:whole].splitlines(keepends=True) if line.strip()]
     try:
-        listed = [json.loads(line) for line in text[:whole].splitlines() if line]
-        done = {_key(row["id"]) for row in listed if row["verdict"]}
+        listed = [(json.loads(line), line) for line in lines]
+        kept = {_key(row["id"]): line for row, line in listed if row["verdict"] != "infra"}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{target}: is no output of this command ({error!r})") from error
     if not tail.startswith(_LINE_START[: len(tail)]):
         raise UserError(f"{target}: is no output of this command (its last line)")
-    if tail:
-        os.truncate(target, whole)
-    return done
+    try:
+        if len(kept) < len(lines):
+            place = target.resolve()
+            part = place.with_name(f".{place.name}.part")
+            part.write_bytes(b"".join(kept.values()))
+            part.replace(place)
+        elif tail:
+            os.truncate(target, whole)
+    except OSError as error:
+        raise UserError(f"{target}: {error.strerror}") from error
+    return set(kept)
 
 
 def probe(config: SandboxConfig, out: TextIO) -> int:

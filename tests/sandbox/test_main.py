@@ -112,6 +112,20 @@ def test_a_line_that_was_cut_off_is_taken_away(tmp_path):
     assert target.read_text() == '{"id": 1, "verdict": "passed"}\n'
 
 
+def test_a_program_of_which_nothing_could_be_said_is_judged_again(tmp_path):
+    lines = [
+        f'{{"id": {n}, "verdict": "{v}"}}\n' for n, v in enumerate(["passed", "infra", "timeout"])
+    ]
+    target, link = tmp_path / "out.jsonl", tmp_path / "link"
+    link.symlink_to(target)
+    for place in (target, link):
+        target.write_text("".join(lines) + '{"id"')
+        assert finished(place) == {"0", "2"}
+        assert target.read_text() == lines[0] + lines[2]
+    assert {*tmp_path.iterdir()} == {target, link}
+    assert link.is_symlink()
+
+
 def test_an_output_that_cannot_be_written_is_a_message(tmp_path, capsys):
     source = written(tmp_path / "in.jsonl", {"id": 1, "code": "x"})
     for target in (tmp_path / "no" / "out.jsonl", tmp_path):
