@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,54 +20,33 @@ def usage(launcher: int) -> tuple[float, int]:
     """
     seconds, memory = 0.0, 0
     for zygote in _children(launcher):
-        shared = _memory(zygote)
-        for sample in _children(zygote):
-            for pid in (sample, *_descendants(sample)):
-                seconds += _seconds(pid)
-                memory += max(0, _memory(pid) - shared)
+        _, shared = _used(zygote)
+        for pid in _descendants(zygote):
+            spent, resident = _used(pid)
+            seconds += spent
+            memory += max(0, resident - shared)
     return seconds, memory
 
 
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:  # it has ended
-        return []
-
-
 def _descendants(pid: int) -> Iterator[int]:
-    for child in _all_threads_children(pid):
+    for child in _children(pid):
         yield child
         yield from _descendants(child)
 
 
-def _all_threads_children(pid: int) -> Iterator[int]:
+def _children(pid: int) -> Iterator[int]:
     """A process belongs to the thread that made it."""
+    with contextlib.suppress(OSError):  # it has ended
+        for task in list(Path(f"/proc/{pid}/task").iterdir()):
+            with contextlib.suppress(OSError):
+                yield from map(int, (task / "children").read_text().split())
+
+
+def _used(pid: int) -> tuple[float, int]:
+    """Its own time and that of its children that have ended; resident memory that is no file's."""
     try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
+        _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
     except OSError:
-        return
-    for task in tasks:
-        try:
-            text = (task / "children").read_text()
-        except OSError:
-            continue
-        yield from (int(child) for child in text.split())
-
-
-def _seconds(pid: int) -> float:
-    """Its own time and that of its children that have ended (fields 14 to 17)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(int(field) for field in fields[11:15]) / _TICKS
-
-
-def _memory(pid: int) -> int:
-    """Resident memory that is not a file's."""
-    try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
-    except OSError:
-        return 0
-    return max(0, int(fields[1]) - int(fields[2])) * _PAGE
+        return 0.0, 0
+    return sum(map(int, times)) / _TICKS, max(0, resident - shared) * _PAGE
