@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import dis
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import Any
 
@@ -84,7 +84,7 @@ def may_be_suspicious(code: CodeType) -> bool:
 def suspicions(tree: ast.Module) -> Iterator[str]:
     """What in the code calls for further processes; a word or two each, in no order."""
     bound = set(_modules(tree))
-    modules, imported = dict(sorted(bound)), set(_imported(tree))
+    modules = dict(sorted(bound))
     if len(bound) > len(modules):
         yield "imports two things under one name"
     own = set(_own_attributes(tree))
@@ -92,7 +92,7 @@ def suspicions(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from _of_import(node)
         elif isinstance(node, ast.Attribute):
-            yield from _of_attribute(node, modules, imported, own)
+            yield from _of_attribute(node, modules, own)
         elif isinstance(node, ast.Call):
             yield from _of_call(node)
         elif isinstance(node, ast.MatchClass):
@@ -105,8 +105,9 @@ def suspicions(tree: ast.Module) -> Iterator[str]:
             yield from _of_class(node)
         else:
             yield from _of_name(node)
-    yield from _loose(tree, modules)
-    yield from unnamed_types(tree)
+    above = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    yield from _loose(tree, above, modules)
+    yield from unnamed_types(tree, above)
 
 
 def gives_power(suspicion: str) -> bool:
@@ -144,14 +145,6 @@ def _path(node: ast.expr, modules: dict[str, str]) -> str:
     return ""
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
-    """All names that imports bind."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            for alias in node.names:
-                yield alias.asname or alias.name.partition(".")[0]
-
-
 def _own_attributes(tree: ast.Module) -> Iterator[str]:
     """Attributes that the code's classes give their objects."""
     for node in ast.walk(tree):
@@ -180,11 +173,9 @@ def _of_import(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
                 yield f"imports {module}.{alias.name}"
 
 
-def _of_attribute(
-    node: ast.Attribute, modules: dict[str, str], imported: set[str], own: set[str]
-) -> Iterator[str]:
+def _of_attribute(node: ast.Attribute, modules: dict[str, str], own: set[str]) -> Iterator[str]:
     if not isinstance(node.ctx, ast.Load):
-        yield from _of_change(node, imported, own)
+        yield from _of_change(node, modules, own)
         return
     owner = _path(node.value, modules)
     mine = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
@@ -203,15 +194,15 @@ def _of_attribute(
         yield f"{owner}.{node.attr}"
 
 
-def _of_change(node: ast.Attribute, imported: set[str], own: set[str]) -> Iterator[str]:
+def _of_change(node: ast.Attribute, modules: dict[str, str], own: set[str]) -> Iterator[str]:
     """An attribute that is assigned or deleted."""
     root: ast.expr = node.value
     while isinstance(root, ast.Attribute):
         root = root.value
     name = root.id if isinstance(root, ast.Name) else ""
-    if name in imported or DUNDER.fullmatch(node.attr):
+    if name in modules or DUNDER.fullmatch(node.attr):
         yield f"changes {name}.{node.attr}"
-    elif imported and name not in {"self", "cls"} and node.attr not in own:
+    elif modules and name not in {"self", "cls"} and node.attr not in own:
         yield f"changes .{node.attr}"
 
 
@@ -285,18 +276,16 @@ def _of_class(node: ast.ClassDef) -> Iterator[str]:
             yield f"{inner.name} may ignore what it compares"
 
 
-def _loose(tree: ast.Module, modules: dict[str, str]) -> Iterator[str]:
+def _loose(
+    tree: ast.Module, above: Mapping[int, ast.AST], modules: dict[str, str]
+) -> Iterator[str]:
     """Modules and tools that are handed on under another name."""
-    used = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            used.add(id(node.value))
-        elif isinstance(node, ast.Call):
-            used.add(id(node.func))
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Name | ast.Attribute) or id(node) in used:
+        if not isinstance(node, ast.Name | ast.Attribute) or not isinstance(node.ctx, ast.Load):
             continue
-        if not isinstance(node.ctx, ast.Load):
+        parent = above[id(node)]
+        called = isinstance(parent, ast.Call) and parent.func is node
+        if called or isinstance(parent, ast.Attribute):
             continue
         path = _path(node, modules)
         if (path and "." not in path) or PARTS.fullmatch(path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from selfalign_ray.sandbox.reach import DUNDER, METACLASSES, words
 
@@ -11,9 +11,13 @@ _ASKING = words("isinstance issubclass print repr str hash id format")
 _SHOWN = words("__doc__ __module__ __name__ __qualname__")
 
 
-def unnamed_types(tree: ast.Module) -> Iterator[str]:
-    """Types of objects, and types of types, that are called or handed on: no name says which."""
-    above = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+def unnamed_types(tree: ast.Module, above: Mapping[int, ast.AST]) -> Iterator[str]:
+    """Types of objects, and types of types, that are called or handed on: no name says which.
+
+    Args:
+        tree: the code.
+        above: the node that each one hangs on, by id.
+    """
     annotations = {id(part) for node in ast.walk(tree) for part in _annotations(node)}
     for node in ast.walk(tree):
         parent = above.get(id(node))
@@ -40,7 +44,7 @@ def _annotations(node: ast.AST) -> Iterator[ast.AST]:
         yield node.value
 
 
-def _is_shown(node: ast.AST, above: dict[int, ast.AST]) -> bool:
+def _is_shown(node: ast.AST, above: Mapping[int, ast.AST]) -> bool:
     """Whether a type is only compared, named or asked about."""
     parent = above.get(id(node))
     while isinstance(parent, ast.Tuple | ast.BoolOp):
