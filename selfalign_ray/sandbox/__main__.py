@@ -28,11 +28,6 @@ from selfalign_ray.sandbox.launch import StartError, Zygote, ladder, plan_of, po
 from selfalign_ray.sandbox.pool import Sandbox, require_linux
 from selfalign_ray.settings import check
 
-_COLUMNS = (
-    "verdict", "detail", "cpu_seconds", "wall_seconds", "peak_memory_bytes", "asserts_run",
-    "asserts_failed", "asserts_total", "failed_asserts", "stdout", "stderr", "level", "policy",
-    "assurance",
-)  # fmt: skip
 _LINE_START = b'{"id": '
 _PROGRESS_SECONDS = 0.5
 _PROGRESS_SECONDS_NO_TERMINAL = 10.0
@@ -236,9 +231,9 @@ def _judge_all(
                 if row is None:
                     return
                 [verdict] = sandbox.judge([(row["code"], row["tests"])])
-                columns = {name: getattr(verdict, name) for name in _COLUMNS}
+                line = json.dumps({"id": row["id"], **dataclasses.asdict(verdict)})
                 with lock:
-                    out.write(json.dumps({"id": row["id"], **columns}) + "\n")
+                    out.write(line + "\n")
                     out.flush()
                     progress.add(verdict.verdict)
         except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
