@@ -46,7 +46,7 @@ _OVER_USERS = (1 << 5) | (1 << 6) | (1 << 7)  # CAP_KILL, CAP_SETGID, CAP_SETUID
 _INSIDE_ID = 1000  # what a sample sees as its user and group
 _SETTINGS = (
     "cpu_seconds", "cpu_backstop_seconds", "memory_mb", "scratch_mb", "scratch_files", "file_mb",
-    "processes", "open_files", "profile",
+    "processes", "open_files", "profile", "imports", "preload", "preload_if_named",
 )  # fmt: skip
 
 
@@ -106,9 +106,6 @@ def plan_of(config: SandboxConfig, rung: Rung) -> dict[str, Any]:
     )
     return {
         **{name: getattr(config, name) for name in _SETTINGS},
-        "imports": list(config.imports),
-        "preload": list(config.preload),
-        "preload_if_named": list(config.preload_if_named),
         "level": rung.level,
         "namespaces": rung.namespaces,
         "user_namespace": rung.user_namespace,
@@ -122,10 +119,6 @@ def policy_of(plan: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def top_names(modules: list[str]) -> list[str]:
-    return sorted({name.partition(".")[0] for name in modules})
-
-
 def installed(modules: list[str]) -> list[str]:
     """Those that this interpreter finds."""
     return [m for m in modules if importlib.util.find_spec(m.partition(".")[0])]
@@ -134,7 +127,7 @@ def installed(modules: list[str]) -> list[str]:
 def package_folders(preload: list[str]) -> list[str]:
     """The folders in which the modules outside the standard library are installed."""
     found = []
-    for top in top_names(preload):
+    for top in {name.partition(".")[0] for name in preload}:
         if top in sys.stdlib_module_names:
             continue
         with contextlib.suppress(ImportError, ValueError):
