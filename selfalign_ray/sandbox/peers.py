@@ -11,7 +11,7 @@ import builtins
 import inspect
 import operator
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from selfalign_ray.sandbox.plain import (
@@ -317,9 +317,6 @@ def _operator(name: str) -> Callable[..., Any]:
     return forwarded
 
 
-def _operators() -> Iterator[str]:
-    yield from (n for n in _OPERATIONS if n not in {"get", "set", "exit", "await", "hash"})
-
-
-for _name in _operators():
-    setattr(Standin, f"__{_name}__", _operator(_name))
+for _name in _OPERATIONS:
+    if _name not in {"get", "set", "exit", "await", "hash"}:
+        setattr(Standin, f"__{_name}__", _operator(_name))

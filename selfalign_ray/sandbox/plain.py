@@ -22,6 +22,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from selfalign_ray.sandbox.reach import words
+
 Export = Callable[[Any], list[Any]]
 Resolve = Callable[[list[Any]], Any]
 
@@ -47,18 +49,14 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
 _SAFE_INTEGER = 1 << 53
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 # What crosses by name. None of it compares as it likes, takes text for code or for the name of an
 # attribute, or opens anything, whatever it is called with.
-_MODULES = _words("""
+_MODULES = words("""
 abc bisect cmath collections collections.abc dataclasses datetime decimal enum fractions functools
 heapq itertools json math numbers numpy operator re statistics string typing unittest
 """)
 _LISTED = {
-    "builtins": _words("""
+    "builtins": words("""
     abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod
     enumerate filter float format frozenset hash hex id int isinstance issubclass iter len list map
     max min next object oct ord pow print property range repr reversed round set slice sorted
@@ -68,33 +66,33 @@ _LISTED = {
         for name, value in vars(builtins).items()
         if isinstance(value, type) and issubclass(value, BaseException)
     ),
-    "abc": _words("ABC abstractmethod"),
-    "cmath": _words("exp isclose phase polar rect sqrt"),
-    "collections": _words("ChainMap Counter OrderedDict defaultdict deque namedtuple"),
-    "collections.abc": _words("""
+    "abc": words("ABC abstractmethod"),
+    "cmath": words("exp isclose phase polar rect sqrt"),
+    "collections": words("ChainMap Counter OrderedDict defaultdict deque namedtuple"),
+    "collections.abc": words("""
     AsyncGenerator AsyncIterable AsyncIterator Awaitable ByteString Callable Collection Container
     Coroutine Generator Hashable ItemsView Iterable Iterator KeysView Mapping MappingView
     MutableMapping MutableSequence MutableSet Reversible Sequence Set Sized ValuesView
     """),
-    "dataclasses": _words("asdict astuple dataclass field fields is_dataclass replace"),
-    "datetime": _words("date datetime time timedelta timezone tzinfo"),
-    "decimal": _words("Decimal"),
-    "enum": _words("Enum Flag IntEnum IntFlag StrEnum auto unique"),
-    "fractions": _words("Fraction"),
-    "_functools": _words("reduce"),
-    "functools": _words("cache cached_property lru_cache partial total_ordering wraps"),
+    "dataclasses": words("asdict astuple dataclass field fields is_dataclass replace"),
+    "datetime": words("date datetime time timedelta timezone tzinfo"),
+    "decimal": words("Decimal"),
+    "enum": words("Enum Flag IntEnum IntFlag StrEnum auto unique"),
+    "fractions": words("Fraction"),
+    "_functools": words("reduce"),
+    "functools": words("cache cached_property lru_cache partial total_ordering wraps"),
     "math": frozenset(name for name in vars(math) if not name.startswith("_")),
-    "numbers": _words("Complex Integral Number Rational Real"),
-    "numpy": _words("""
+    "numbers": words("Complex Integral Number Rational Real"),
+    "numpy": words("""
     bool bool_ complex128 complex64 float16 float32 float64 floating generic int16 int32 int64 int8
     integer ndarray number uint16 uint32 uint64 uint8
     """),
-    "_operator": _words("""
+    "_operator": words("""
     abs add and_ concat contains eq floordiv ge getitem gt index inv invert is_ is_not le lshift lt
     matmul mod mul ne neg not_ or_ pos pow rshift sub truediv truth xor
     """),
-    "typing": frozenset(typing.__all__) - _words("ForwardRef evaluate_forward_ref get_type_hints"),
-    "unittest.case": _words("IsolatedAsyncioTestCase TestCase"),
+    "typing": frozenset(typing.__all__) - words("ForwardRef evaluate_forward_ref get_type_hints"),
+    "unittest.case": words("IsolatedAsyncioTestCase TestCase"),
 }  # fmt: skip
 _LIBRARY = {*sys.stdlib_module_names, "numpy"}
 _PRIVATE = ("_", "f_", "gi_", "cr_", "ag_", "tb_", "co_")  # frames hang on these

@@ -24,23 +24,22 @@ from selfalign_ray.sandbox.syscalls import numbers
 _ALLOWED = """
 access alarm arch_prctl brk capget chdir clock_getres clock_gettime clock_nanosleep close
 close_range copy_file_range creat dup dup2 dup3 epoll_create epoll_create1 epoll_ctl epoll_pwait
-epoll_pwait2 epoll_wait eventfd eventfd2 exit exit_group faccessat faccessat2 fadvise64 fallocate
-fchdir fdatasync fgetxattr flistxattr flock fstat fstatfs fsync ftruncate futex futex_requeue
-futex_wait futex_waitv futex_wake get_robust_list getcpu getcwd getdents getdents64 getegid
-geteuid getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority
-getrandom getresgid getresuid getrlimit getrusage getsid getsockname getsockopt gettid
-gettimeofday getuid getxattr lgetxattr link linkat listxattr llistxattr lseek lstat madvise
-membarrier mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep newfstatat open
-openat pause pidfd_open pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll pread64 preadv
-preadv2 pselect6 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv recvfrom
-recvmmsg recvmsg rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending
-rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_get_priority_max
+epoll_pwait2 epoll_wait eventfd eventfd2 exit exit_group faccessat faccessat2 fadvise64 fchdir
+fdatasync fgetxattr flistxattr flock fstat fstatfs fsync ftruncate futex futex_requeue futex_wait
+futex_waitv futex_wake get_robust_list getcpu getcwd getdents getdents64 getegid geteuid getgid
+getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid
+getresuid getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid getxattr
+lgetxattr listxattr llistxattr lseek lstat madvise membarrier mincore mmap mprotect mremap msync
+munmap nanosleep newfstatat open openat pause pidfd_open pipe pipe2 pkey_alloc pkey_free
+pkey_mprotect poll ppoll pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read readahead
+readlink readlinkat readv recvfrom recvmmsg recvmsg restart_syscall rseq rt_sigaction
+rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_get_priority_max
 sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler
 sched_rr_get_interval sched_yield select sendfile sendmmsg sendmsg sendto set_robust_list
-set_tid_address setitimer setrlimit setsockopt shutdown sigaltstack signalfd signalfd4 stat
-statfs statx symlink symlinkat sync_file_range sysinfo time timer_create timer_delete
-timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times
-umask uname unlink unlinkat wait4 waitid write writev
+set_tid_address setitimer setrlimit setsockopt shutdown sigaltstack signalfd signalfd4 stat statfs
+statx sync_file_range sysinfo time timer_create timer_delete timer_getoverrun timer_gettime
+timer_settime timerfd_create timerfd_gettime timerfd_settime times umask uname wait4 waitid write
+writev
 """
 
 # Changes to a file's name or attributes, which Landlock does not see, or not in every version.

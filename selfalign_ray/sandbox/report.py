@@ -21,7 +21,6 @@ NONCE_BYTES = 16
 DETAIL_CHARACTERS = 300
 KINDS = {
     "passed", "assertion", "exception", "out_of_memory", "syntax_error", "sandbox_violation",
-    "infra",
 }  # fmt: skip
 
 

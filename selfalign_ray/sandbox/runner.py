@@ -68,7 +68,7 @@ def run(channel: Channel, work: Callable[[], None]) -> NoReturn:
     _exit(0)
 
 
-def warm_up(options: Mapping[str, Any]) -> None:
+def warm_up() -> None:
     """Runs a small program in the zygote, so that what Python sets up at first use is there.
 
     Each sample would else do it again: 2 milliseconds.
@@ -84,7 +84,7 @@ def warm_up(options: Mapping[str, Any]) -> None:
     os.write(theirs, len(code).to_bytes(8, "little") + code.encode())
     main, loaded = sys.modules["__main__"], dict(sys.modules)
     channel = Channel(source, report)
-    load(channel, new_main(), options)
+    load(channel, new_main(), {"profile": "default"})
     failed = run_tests(channel, sys.modules["__main__"], tests)
     assert failed is not None
     gc.disable()

@@ -121,7 +121,7 @@ class Zygote:
         self._closing = kernel.Filter(self._closing_program)
         threading.stack_size(_THREAD_STACK_BYTES)
         self._limits = self._resource_limits()
-        runner.warm_up({"profile": "default"})
+        runner.warm_up()
         for name in [n for n in sys.modules if n.startswith("selfalign_ray")]:
             del sys.modules[name]
         sys.path.remove(plan["root"])
