@@ -150,13 +150,16 @@ def _own(function: _Function) -> list[ast.AST]:
 
 
 def _import_pairs(node: ast.AST) -> Iterator[tuple[str, str]]:
-    """The names that an import statement binds, each with what it stands for."""
+    """The names that an import statement binds, each with what it stands for.
+
+    `import os.path` imports os too, which is all it binds; os.path stands there as itself.
+    """
     if isinstance(node, ast.Import):
         for alias in node.names:
             if alias.asname is None:
-                yield alias.name.split(".")[0], alias.name
-            else:
-                yield alias.asname, alias.name
+                first = alias.name.split(".")[0]
+                yield first, first
+            yield alias.asname or alias.name, alias.name
     elif isinstance(node, ast.ImportFrom):
         module = "." * node.level + (node.module or "")
         for alias in node.names:
