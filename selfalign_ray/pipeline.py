@@ -42,6 +42,8 @@ from selfalign_ray.validation.judge import judge, shots_of
 from selfalign_ray.validation.metrics import metrics
 from selfalign_ray.validation.strength import strength
 
+_OF_FILES = ("read", "functions")  # rows made elsewhere are none
+
 
 def stages(cfg: RunConfig) -> list[Stage]:
     """Every stage in order; each gets the rows that the last saved one above it kept."""
@@ -170,8 +172,12 @@ def selected(cfg: RunConfig) -> list[Stage]:
         )
     if bool(cfg.start.stage) != bool(cfg.start.rows):
         raise UserError("start: give both start.stage and start.rows, or neither")
-    if cfg.start.stage in ("read",):
-        raise UserError("start.stage: read takes a source, not rows; use source=folder")
+    if cfg.start.stage in _OF_FILES:
+        later = [name for name in names if name not in _OF_FILES]
+        raise UserError(
+            f"start.stage: {cfg.start.stage} takes the files of a source, not rows; use "
+            f"source=folder, or start at one of {', '.join(later)}"
+        )
     *others, end = table[first : last + 1]
     return [*others, dataclasses.replace(end, saves=True)]
 

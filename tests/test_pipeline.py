@@ -436,6 +436,7 @@ def test_a_source_without_a_good_seed_says_why(ray_local, config, tmp_path):
         (["stages.until=nosuch"], "stages.until: no stage 'nosuch'; the stages are read, "),
         (["start.stage=responses"], "give both start.stage and start.rows"),
         (["start.stage=read", "start.rows=x"], "use source=folder"),
+        (["start.stage=functions", "start.rows=x"], "functions takes .* start at one of quality, "),
         (["start.stage=metrics", "start.rows=x", "stages.until=sample"], "comes before"),
         (["start.stage=execution", "start.rows=/nowhere/*.jsonl"], None),
     ],
