@@ -64,7 +64,14 @@ def stages(cfg: RunConfig) -> list[Stage]:
             ("content",),
             lambda c: [c.seeds.functions, c.seeds.quality],  # whose rules it drops by
         ),
-        _stage("quality", quality, schemas.SEED, ("seed",), lambda c: c.seeds.quality, saves=True),
+        _stage(
+            "quality",
+            quality,
+            schemas.SEED,
+            ("seed", "name"),
+            lambda c: c.seeds.quality,
+            saves=True,
+        ),
         _stage(
             "typecheck",
             typecheck,

@@ -301,6 +301,17 @@ def test_rows_made_elsewhere_enter_in_the_middle(ray_local, config, tmp_path):
 
 
 @pytest.mark.ray
+def test_seeds_made_elsewhere_are_judged_by_their_names(ray_local, config, tmp_path):
+    path = tmp_path / "made.jsonl"
+    rows = [{"seed": GOOD.format(n=n), "name": name} for n, name in enumerate(["area_0", None])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg = config("start.stage=quality", f"start.rows='{path}'", "stages.until=quality")
+    run(cfg)
+    reasons = {row["name"]: row["drop_reason"] for row in rows_of(cfg, "quality")}
+    assert reasons == {"area_0": None, None: "no_name"}
+
+
+@pytest.mark.ray
 @pytest.mark.sandbox
 def test_responses_made_elsewhere_are_executed_and_judged(ray_local, config, tmp_path):
     good = "```python\ndef f(x):\n    return x + 1\n\n# Tests\nassert f(1) == 2\n```"
@@ -378,11 +389,17 @@ def test_rows_of_k_solutions_pass_every_stage_of_selection(ray_local, config, tm
 
 
 @pytest.mark.ray
-def test_missing_columns_are_named(ray_local, config, tmp_path):
-    (tmp_path / "made.jsonl").write_text('{"text": "x"}\n')
-    cfg = config("start.stage=execution", f"start.rows='{tmp_path}/made.jsonl'")
-    said = r"made.jsonl lacks instruction, samples, .*it has text.*response will do for samples"
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("execution", "lacks instruction, samples, .*it has code.*response will do for samples"),
+        ("quality", "lacks name, .*it has code"),
+    ],
+)
+def test_missing_columns_are_named(ray_local, config, tmp_path, stage, said):
+    (tmp_path / "made.jsonl").write_text('{"code": "x"}\n')
+    cfg = config(f"start.stage={stage}", f"start.rows='{tmp_path}/made.jsonl'")
+    with pytest.raises(UserError, match=f"made.jsonl {said}"):
         run(cfg)
 
 
