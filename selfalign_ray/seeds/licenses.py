@@ -98,6 +98,7 @@ _NAMES = {
 
 _TOKEN = re.compile(r"[()]|[^\s()]+")
 _MAX_TOKENS = 40  # of an expression: keeps what OR and AND multiply out to small
+_MAX_CHOICES = 1000  # of an offer: several such expressions that all apply multiply out too
 
 
 def judge(offer: Offer, allowed: Collection[str] | None) -> tuple[list[str], str | None]:
@@ -196,11 +197,13 @@ def _plain(name: str) -> str:
 
 
 def all_of(offers: Sequence[Offer]) -> Offer:
-    """The offer of licences that all apply; UNKNOWN for none."""
+    """The offer of licences that all apply; UNKNOWN for none, or where it has too many choices."""
     if not offers:
         return UNKNOWN
     total: Offer = ((),)
     for offer in offers:
+        if len(total) * len(offer) > _MAX_CHOICES:
+            return UNKNOWN
         total = tuple(dict.fromkeys(_joined(left, right) for left in total for right in offer))
     return total
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from selfalign_ray.seeds.licenses import (
     UNKNOWN,
+    all_of,
     from_expression,
     from_metadata,
     from_texts,
@@ -90,6 +91,15 @@ def test_expression_of_any_text_is_an_offer(text):
 )
 def test_metadata(expression, field, classifiers, texts, offer):
     assert from_metadata(expression, field, classifiers, texts) == offer
+
+
+def test_offers_that_multiply_out_to_thousands_are_unknown():
+    names = ["MIT", "ISC", "0BSD", "Zlib", "HPND", "PSF-2.0", "BSL-1.0", "CC0-1.0", "MPL-2.0"]
+    offers = [from_expression(" OR ".join(names))] * 4
+    assert all_of(offers[:1]) == tuple((name,) for name in names)
+    assert len(all_of(offers[:2])) == 81
+    assert all_of(offers) is UNKNOWN
+    assert all_of([(("MIT",),)] * 10_000) == (("MIT",),)
 
 
 @pytest.mark.parametrize(
