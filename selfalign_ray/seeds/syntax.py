@@ -22,6 +22,8 @@ FUNCTION, METHOD, CLASS = "function", "method", "class"
 # takes a thousandth of parsing. Python allows a form feed before a statement.
 _FUNCTION = re.compile(r"^\f*(async\b|def\b)", re.MULTILINE)
 _CLASS = re.compile(r"^\f*(async\b|def\b|class\b)", re.MULTILINE)
+# To Python a string in parentheses is the string.
+_MAY_BE_STRING = ("string", "concatenated_string", "parenthesized_expression")
 # A docstring that says what it shows, as most do: no escape, no prefix, one string.
 _PLAIN_STRING = re.compile(r'("""|\'\'\')((?:(?!\1)[^\\])*+)\1')
 
@@ -154,7 +156,7 @@ def _docstring(body: Node | None) -> str:
     if first is None or first.type != "expression_statement" or first.named_child_count != 1:
         return ""
     string = first.named_child(0)
-    if string is None or string.type not in ("string", "concatenated_string"):
+    if string is None or string.type not in _MAY_BE_STRING:
         return ""
     text = _text(string)
     if plain := _PLAIN_STRING.fullmatch(text):
@@ -163,7 +165,7 @@ def _docstring(body: Node | None) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's strings
             value = ast.literal_eval(text)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):  # an f-string, for one
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):  # an f-string, say
         return ""
     return _dedented(value) if isinstance(value, str) else ""
 
