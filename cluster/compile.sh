@@ -5,7 +5,6 @@
 #   bash cluster/compile.sh [--upgrade]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source cluster/setup.sh
 eval "$(.venv/bin/python cluster/pip_settings.py)"
 compile() {
     .venv/bin/python -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \

@@ -30,7 +30,6 @@ class Snippet:
             warnings.simplefilter("ignore")  # invalid escapes in other people's strings
             self.tree = ast.parse(code)
         self.code = code
-        self.name = name
         self.definition = _last(self.tree.body, name)
 
     @property
