@@ -128,12 +128,12 @@ def listed_blocks(
     as they are listed, so that a list longer than memory need not be sorted.
     """
     files = iter(listed_files(source))
+    order = partial(_order, run_seed)
     if source.limit is not None:
-        windows = iter([heapq.nsmallest(source.limit, files, key=partial(_order, run_seed))])
+        windows = iter([heapq.nsmallest(source.limit, files, key=order)])
     else:
-        windows = iter(lambda: list(itertools.islice(files, _WINDOW)), [])
+        windows = iter(lambda: sorted(itertools.islice(files, _WINDOW), key=order), [])
     for window in windows:
-        window.sort(key=partial(_order, run_seed))
         for start in range(0, len(window), size):
             yield listed_table(window[start : start + size], source.kind, licenses)
 
