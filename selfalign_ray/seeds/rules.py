@@ -7,7 +7,6 @@ process that parses: neither Ray nor pyarrow here.
 
 from __future__ import annotations
 
-import functools as ft
 import re
 import sys
 import warnings
@@ -20,7 +19,6 @@ from selfalign_ray.seeds.syntax import CLASS, Definition
 
 _TEST_FILE = re.compile(r"(^|/)(tests?/|(conftest|test_[^/]*|[^/]*_tests?)\.py$)")
 _TEST_NAME = re.compile(r"(?:.*\.)?(tests?($|_)|Test($|[A-Z_]))")
-_DOC_WORD = re.compile(r"\w+")
 _SENTENCE = re.compile(r"\s*\S[^\n]*[.!?]['\"`)]*[ \t]*(\n[ \t]*(\n|$)|$)")
 _RESULT_WORDS = {"return", "returns", "returned", "returning", "result", "results"}
 _RESULT_WORDS |= {"yield", "yields", "yielded"}
@@ -47,7 +45,7 @@ def glance(definition: Definition, path: str, rules: QualityConfig) -> str | Non
         return "untyped"
     if rules.min_docstring_words and not definition.docstring:
         return "no_docstring"
-    if len(_DOC_WORD.findall(definition.docstring)) < rules.min_docstring_words:
+    if len(_words(definition.docstring)) < rules.min_docstring_words:
         return "short_docstring"
     if rules.returns_value and "return" not in definition.source:
         return "no_return_value"
@@ -80,113 +78,65 @@ def fault(seed: str, name: str, path: str, rules: QualityConfig) -> str | None:
     return next((reason for reason, fails in _RULES if fails(snippet, rules)), None)
 
 
-def _too_short(snippet: Snippet, rules: QualityConfig) -> bool:
-    return snippet.lines < rules.min_lines
+# Each reason with what of a snippet `s` and the rules `r` gives it.
+_RULES: Sequence[tuple[str, Callable[[Snippet, QualityConfig], bool]]] = (
+    ("too_short", lambda s, r: s.lines < r.min_lines),
+    ("too_long", lambda s, r: r.max_lines is not None and s.lines > r.max_lines),
+    ("no_parameters", lambda s, r: len(s.parameters) < r.min_parameters),
+    ("untyped", lambda s, r: r.typed and not _is_typed(s)),
+    ("no_docstring", lambda s, r: r.min_docstring_words > 0 and not s.docstring.strip()),
+    ("short_docstring", lambda s, r: len(_words(s.docstring)) < r.min_docstring_words),
+    ("no_summary_line", lambda s, r: r.summary_line and not _SENTENCE.match(s.docstring)),
+    ("undescribed", lambda s, r: r.described and not _is_described(s)),
+    ("no_return_value", lambda s, r: r.returns_value and not _gives_value(s)),
+    ("banned_word", lambda s, r: _has_word(s.code, r.banned_words or ())),
+    ("too_simple", lambda s, r: r.min_complexity is not None and s.complexity < r.min_complexity),
+    ("too_complex", lambda s, r: r.max_complexity is not None and s.complexity > r.max_complexity),
+    ("foreign_dependency", lambda s, r: is_foreign({i.split(".")[0] for i in s.imports}, r)),
+    ("banned_import", lambda s, r: any(_is_or_in(u, r.banned_imports or ()) for u in s.uses)),
+    ("unresolved_name", lambda s, r: r.self_contained and not s.free_names <= BUILTINS),
+    ("syntax_error", lambda s, _: not _compiles(s)),
+)
 
 
-def _too_long(snippet: Snippet, rules: QualityConfig) -> bool:
-    return rules.max_lines is not None and snippet.lines > rules.max_lines
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
 
 
-def _no_parameters(snippet: Snippet, rules: QualityConfig) -> bool:
-    return len(snippet.parameters) < rules.min_parameters
+def _is_typed(snippet: Snippet) -> bool:
+    """Whether all parameters and results are."""
+    found = [parameter.annotation for parameter in snippet.parameters]
+    return None not in [*found, *(function.returns for function in snippet.functions)]
 
 
-def _untyped(snippet: Snippet, rules: QualityConfig) -> bool:
-    bare = any(parameter.annotation is None for parameter in snippet.parameters)
-    return rules.typed and (bare or any(f.returns is None for f in snippet.functions))
-
-
-def _no_return_value(snippet: Snippet, rules: QualityConfig) -> bool:
-    """No function of the snippet gives its caller a value."""
-    return rules.returns_value and not any(map(gives_value, snippet.functions))
-
-
-def _no_docstring(snippet: Snippet, rules: QualityConfig) -> bool:
-    return rules.min_docstring_words > 0 and not snippet.docstring.strip()
-
-
-def _short_docstring(snippet: Snippet, rules: QualityConfig) -> bool:
-    return len(_DOC_WORD.findall(snippet.docstring)) < rules.min_docstring_words
-
-
-def _no_summary_line(snippet: Snippet, rules: QualityConfig) -> bool:
-    return rules.summary_line and not _SENTENCE.match(snippet.docstring)
-
-
-def _undescribed(snippet: Snippet, rules: QualityConfig) -> bool:
-    """Whether a parameter or the result is not spoken of, in whatever style."""
-    if not rules.described:
-        return False
-    words = set(_DOC_WORD.findall(snippet.docstring))
+def _is_described(snippet: Snippet) -> bool:
+    """Whether the docstring speaks of each parameter and the result, in whatever style."""
+    words = set(_words(snippet.docstring))
     if any(parameter.arg not in words for parameter in snippet.parameters):
-        return True
-    gives = any(map(gives_value, snippet.functions))
-    return gives and _RESULT_WORDS.isdisjoint(word.lower() for word in words)
+        return False
+    return not _gives_value(snippet) or any(word.lower() in _RESULT_WORDS for word in words)
 
 
-def _banned_word(snippet: Snippet, rules: QualityConfig) -> bool:
-    pattern = _any_word(tuple(rules.banned_words or ()))
-    return pattern is not None and pattern.search(snippet.code) is not None
+def _gives_value(snippet: Snippet) -> bool:
+    """Whether a function of the snippet gives its caller a value."""
+    return any(map(gives_value, snippet.functions))
 
 
-@ft.cache
-def _any_word(words: tuple[str, ...]) -> re.Pattern[str] | None:
-    if not words:
-        return None
-    return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
+def _has_word(code: str, words: Sequence[str]) -> bool:
+    """Whether one of the words stands in the code by itself, in whatever case."""
+    either = "|".join(map(re.escape, words))
+    return bool(words) and bool(re.search(rf"(?<!\w)({either})(?!\w)", code, re.IGNORECASE))
 
 
-def _too_simple(snippet: Snippet, rules: QualityConfig) -> bool:
-    return rules.min_complexity is not None and snippet.complexity < rules.min_complexity
-
-
-def _too_complex(snippet: Snippet, rules: QualityConfig) -> bool:
-    return rules.max_complexity is not None and snippet.complexity > rules.max_complexity
-
-
-def _banned_import(snippet: Snippet, rules: QualityConfig) -> bool:
-    banned = tuple(rules.banned_imports or ())
-    return any(_is_or_in(name, banned) for name in snippet.uses)
-
-
-def _foreign_dependency(snippet: Snippet, rules: QualityConfig) -> bool:
-    return is_foreign({name.split(".")[0] for name in snippet.imports}, rules)
-
-
-def _unresolved_name(snippet: Snippet, rules: QualityConfig) -> bool:
-    return rules.self_contained and not snippet.free_names <= BUILTINS
-
-
-def _does_not_compile(snippet: Snippet, _rules: QualityConfig) -> bool:
-    """What the grammar allows and the compiler does not: two parameters of one name, say."""
+def _compiles(snippet: Snippet) -> bool:
+    """Not so what the grammar allows and the compiler does not: two parameters of one name, say."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             compile(snippet.tree, "seed", "exec", dont_inherit=True)
     except COMPILE_ERRORS:
-        return True
-    return False
-
-
-_RULES: Sequence[tuple[str, Callable[[Snippet, QualityConfig], bool]]] = (
-    ("too_short", _too_short),
-    ("too_long", _too_long),
-    ("no_parameters", _no_parameters),
-    ("untyped", _untyped),
-    ("no_docstring", _no_docstring),
-    ("short_docstring", _short_docstring),
-    ("no_summary_line", _no_summary_line),
-    ("undescribed", _undescribed),
-    ("no_return_value", _no_return_value),
-    ("banned_word", _banned_word),
-    ("too_simple", _too_simple),
-    ("too_complex", _too_complex),
-    ("foreign_dependency", _foreign_dependency),
-    ("banned_import", _banned_import),
-    ("unresolved_name", _unresolved_name),
-    ("syntax_error", _does_not_compile),
-)
+        return False
+    return True
 
 
 def _is_test(name: str, path: str, rules: QualityConfig) -> bool:
