@@ -24,6 +24,7 @@ PERMISSIVE = {"MIT", "Apache-2.0", "BSD-3-Clause"}
     [
         ("MIT", (("MIT",),)),
         ("mit", (("MIT",),)),
+        ("LGPL-2.0-or-later", (("LGPL-2.0-or-later",),)),
         ("MIT OR Apache-2.0", (("MIT",), ("Apache-2.0",))),
         ("MIT AND ISC", (("MIT", "ISC"),)),
         ("MIT AND (ISC OR 0BSD)", (("MIT", "ISC"), ("MIT", "0BSD"))),
