@@ -100,7 +100,8 @@ def _checked(codes: Sequence[str], timeout_seconds: float) -> list[str | None]:
         ValueError: it did not end as it should.
     """
     with tempfile.TemporaryDirectory(prefix="selfalign-types-") as folder:
-        paths = [Path(folder) / f"seed_{number}.py" for number in range(len(codes))]
+        # No seed can import a file of such a name, another seed's.
+        paths = [Path(folder) / f"seed-{number}.py" for number in range(len(codes))]
         for path, code in zip(paths, codes, strict=True):
             path.write_text(code, encoding="utf-8", errors="backslashreplace")
         foreign = sorted({name for code in codes for name in _foreign_modules(code)})
@@ -124,7 +125,7 @@ def _firsts(errors: Sequence[dict[str, object]], number: int) -> list[str | None
     for error in errors:
         if error["severity"] != "error" or error["name"] in _NO_TYPE_ERRORS:
             continue
-        place = int(Path(str(error["path"])).stem.removeprefix("seed_"))
+        place = int(Path(str(error["path"])).stem.removeprefix("seed-"))
         line = int(str(error["line"]))
         said = f"{error['name']}, line {line}: {error['concise_description']}"
         known = found[place]
@@ -143,7 +144,7 @@ def _settings(foreign: Sequence[str]) -> str:
     patterns = [pattern for name in foreign for pattern in (name, f"{name}.*")]
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     lines = {
-        "project-includes": ["seed_*.py"],
+        "project-includes": ["seed-*.py"],
         "python-version": version,
         "python-platform": sys.platform,
         "skip-interpreter-query": True,

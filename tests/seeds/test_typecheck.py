@@ -58,6 +58,12 @@ def test_errors_of_types_are_found_each_in_its_own_seed() -> None:
     assert found[0].startswith("bad-return, line 2: ")
 
 
+def test_a_seed_knows_nothing_of_those_checked_with_it() -> None:
+    imports = ["import seed_0", "import os, seed_0", "from . import seed_0"]
+    asking = [f"{line}\n\ndef f(a: str) -> int:\n    return seed_0.half(a)\n" for line in imports]
+    assert first_errors([BAD, *asking], 60)[1:] == [None] * 3
+
+
 def test_the_first_error_is_told() -> None:
     (found,) = first_errors(["def f(a: int) -> int:\n    a.one\n    a.two\n    return a\n"], 60)
     assert found is not None
