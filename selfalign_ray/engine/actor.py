@@ -149,22 +149,23 @@ def engines_for(opening: Opening) -> list[str]:
     """Names of the actors of the opening's engines, of which `engine.engines` are loaded.
 
     Those beyond them take their place when the cluster has one, which a cluster that grows by
-    demand brings about. Engines that run already are given as they are.
+    demand brings about. Engines that run already are given as they are, and those that have died as
+    often as they may are begun anew: the fleet waits for whatever loads.
 
     Raises:
         UserError: the model cannot be loaded.
     """
-    if opening.key not in _running:
-        names = [f"engine-{opening.key}-{number}" for number in range(opening.most)]
-        actors = {name: _start(opening, name, number) for number, name in enumerate(names)}
-        _running[opening.key] = opening, actors
-    _, engines = _running[opening.key]
-    try:
-        _wait(list(engines.values()), opening)
-    except BaseException:
-        stop_engines()
-        raise
-    return list(engines)
+    _, actors = _running.setdefault(opening.key, (opening, {}))
+    names = [f"engine-{opening.key}-{number}" for number in range(opening.most)]
+    gone = [name for name in names if name not in actors or not _is_there(name)]
+    actors |= {name: _start(opening, name, names.index(name)) for name in gone}
+    if len(gone) == len(names):
+        try:
+            _wait(list(actors.values()), opening)
+        except BaseException:
+            stop_engines()
+            raise
+    return names
 
 
 def stop_engines(*, but: Collection[str] = ()) -> None:
@@ -192,12 +193,20 @@ def _start(opening: Opening, name: str, number: int) -> Any:
     )
 
 
+def _is_there(name: str) -> bool:
+    try:
+        ray.get_actor(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _wait(engines: Sequence[Any], opening: Opening) -> None:
     waiting = [engine.load.remote() for engine in engines]
     missing = opening.engine.engines
     while missing > 0:
         ready, waiting = ray.wait(waiting, num_returns=1, timeout=_PATIENCE_SECONDS)
-        if not ready and not _has_place(opening, missing):
+        if not ready and not _has_place(opening):
             log.warning(
                 "waiting for room for %d more engines, each with %g GPUs of one node and %g CPUs; "
                 "model.tensor_parallel_size times model.pipeline_parallel_size is that many GPUs",
@@ -218,9 +227,9 @@ def _wait(engines: Sequence[Any], opening: Opening) -> None:
         missing -= len(ready)
 
 
-def _has_place(opening: Opening, missing: int) -> bool:
+def _has_place(opening: Opening) -> bool:
     """Whether the engines that are not ready load, rather than wait for a machine."""
-    if missing == 0 or not opening.gpus:
+    if not opening.gpus:
         return True
     # An engine of another pool holds its GPUs for as long as it may be asked.
     others = sum(one.engine.engines * one.gpus for one, _ in _running.values() if one != opening)
@@ -230,7 +239,5 @@ def _has_place(opening: Opening, missing: int) -> bool:
 
 def places(nodes: Sequence[dict[str, Any]], gpus: int) -> float:
     """Engines of so many GPUs that the nodes hold: all GPUs of an engine are on one node."""
-    if not gpus:
-        return float("inf")
     alive = [node["Resources"].get("GPU", 0) for node in nodes if node["Alive"]]
     return float(sum(there // gpus for there in alive))

@@ -56,6 +56,21 @@ def test_other_settings_are_other_engines_and_old_ones_can_be_left_out(ray_local
     assert ray.get_actor(second)
 
 
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_what_has_died_for_good_is_begun_anew_and_the_rest_let_alone(ray_local, run_config, deaths):
+    cfg = run_config("engine=standin", "engine.engines=2", "engine.max_restarts=0")
+    opening = opening_for(cfg, "concepts")
+    names = engines_for(opening)
+    before = pids(names)
+    for name in names[:deaths]:
+        ray.kill(ray.get_actor(name))
+        assert is_gone(name)
+    assert engines_for(opening) == names
+    assert [new == old for new, old in zip(pids(names), before, strict=True)] == [
+        number >= deaths for number in range(2)
+    ]
+
+
 def test_more_engines_may_be_wanted_than_there_is_room_for_now(ray_local, run_config):
     cfg = run_config("engine=standin", "engine.num_cpus=3", "engine.max_engines=3")
     assert len(engines_for(opening_for(cfg, "concepts"))) == 3
@@ -67,4 +82,3 @@ def test_an_engine_s_gpus_are_those_of_one_node():
     without = {"Alive": True, "Resources": {"CPU": 8.0}}
     assert places([*nodes, gone, without], 8) == 0
     assert places([*nodes, gone, without], 2) == 4
-    assert places([without], 0) > 1
