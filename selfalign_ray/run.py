@@ -8,9 +8,10 @@ from selfalign_ray.cache import Cache
 from selfalign_ray.config import RunConfig
 from selfalign_ray.decontamination.benchmarks import read_benchmarks
 from selfalign_ray.engine.actor import stop_engines
+from selfalign_ray.engine.open import check_model
 from selfalign_ray.errors import StoppedError
-from selfalign_ray.group import check_begun, run_group, take_as_is
-from selfalign_ray.hops.generate import check_hop, opening_for
+from selfalign_ray.group import asks_engines, check_begun, run_group, take_as_is
+from selfalign_ray.hops.generate import check_hop, opening_for, pool_of
 from selfalign_ray.pipeline import fingerprints, selected
 from selfalign_ray.places import place_of
 from selfalign_ray.resume import (
@@ -38,16 +39,20 @@ def check_stages(cfg: RunConfig) -> None:
     Raises:
         UserError: with the key and what to do.
     """
-    for stage in selected(cfg):
+    stages = selected(cfg)
+    for stage in stages:
         if stage.name == "judge":
             check_judge(cfg)
         elif stage.name == "docstring_judge":
             check_docstring_judge(cfg)
         elif stage.hop:
             check_hop(cfg, stage.hop)
-    if any(stage.name.endswith("decontamination") for stage in selected(cfg)):
+    pools = [pool_of(cfg, stage.hop) for stage in stages if stage.hop]
+    for model, engine in {name: (model, engine) for name, model, engine in pools}.values():
+        check_model(engine, model)
+    if any(stage.name.endswith("decontamination") for stage in stages):
         read_benchmarks(cfg.decontamination)
-    if any(stage.name == "diversity" for stage in selected(cfg)):
+    if any(stage.name == "diversity" for stage in stages):
         check_diversity(cfg.selection.diversity)
     withdrawn_of(cfg)
 
@@ -78,7 +83,7 @@ def run_stages(cfg: RunConfig, display: Display, *, keep_engines: bool = False) 
     groups = groups_of(table[place:])
     if cfg.finalize:
         for members in groups:
-            if any(stage.hop for stage in members):
+            if asks_engines(members):
                 check_begun(members, prints, cfg)
     stop_engines(but={opening_for(cfg, s.hop).key for g in groups for s in g if s.hop})
     for number, members in enumerate(groups):

@@ -13,10 +13,10 @@ import pytest
 
 from selfalign_ray import pipeline
 from selfalign_ray import run as run_module
-from selfalign_ray.errors import StoppedError
+from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.report.contamination import as_markdown, take_contamination
 from selfalign_ray.report.report import saved_stages
-from selfalign_ray.run import run_stages
+from selfalign_ray.run import check_stages, run_stages
 from selfalign_ray.seeds.sources import storage, tables
 from selfalign_ray.stage import Saved
 from selfalign_ray.watch.display import Display
@@ -34,6 +34,20 @@ def run(cfg):
 def contamination_of(cfg):
     run_dir = Path(cfg.run_dir)
     return as_markdown(take_contamination(saved_stages(cfg, run_dir)))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["validation.judge.enabled=true", "start.stage=metrics", "start.rows=x"],
+        ["seeds.docstring_judge.enabled=true", "stages.until=docstring_judge"],
+        ["stages.until=concepts"],
+    ],
+)
+def test_whatever_asks_a_model_finds_it_before_any_work(run_config, given):
+    cfg = run_config("experiment=embedded", "model.id=/no/such/model", *given)
+    with pytest.raises(UserError, match="model.id: there is no folder /no/such/model"):
+        check_stages(cfg)
 
 
 def rows_of(cfg, name):

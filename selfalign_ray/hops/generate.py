@@ -17,11 +17,11 @@ from selfalign_ray.engine.actor import Opening, engines_for
 from selfalign_ray.engine.base import Engine
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.fleet import Fleet
-from selfalign_ray.engine.open import check_model, device_of
+from selfalign_ray.engine.open import device_of
 from selfalign_ray.engine.standin import STANDIN
 from selfalign_ray.hops.row import HopShots, Row, RowHops
 from selfalign_ray.hops.shots import Example, named, read_examples
-from selfalign_ray.watch.tally import count, flush, gauge, stopping
+from selfalign_ray.watch.tally import flush, gauge, stopping
 
 SHARED = "shared"  # the pool of the hops that have none of their own
 # Rows of so many engines pass through one actor, which only renders, waits and parses.
@@ -62,8 +62,9 @@ def generate_again(ds: Dataset | None, cfg: RunConfig, *, round_number: int) -> 
     Raises:
         UserError: the engines cannot be had.
     """
-    examples = shown_examples(cfg, ["responses"])
-    work = partial(_again_of, cfg=cfg, examples=examples, round_number=round_number)
+    hops = ["responses"]
+    examples = shown_examples(cfg, hops)
+    work = partial(_hops_of, cfg=cfg, hops=hops, examples=examples, round_number=round_number)
     return through_engines(ds, cfg, "responses", work, schemas.JUDGED)
 
 
@@ -153,41 +154,26 @@ def shown_examples(cfg: RunConfig, hops: Sequence[str]) -> list[Example]:
 
 
 def check_hop(cfg: RunConfig, name: str) -> None:
-    """Compiles a hop's templates, draws its shot sets, as every actor will, and finds its model.
+    """Compiles a hop's templates and draws its shot sets, as every actor will.
 
     Raises:
-        UserError: an example, a template or the number of shots is wrong, or there is no model.
+        UserError: an example, a template or the number of shots is wrong.
     """
     examples = read_examples(cfg.recipe.examples)
     HopShots(name, cfg.recipe.hops[name], examples=examples, run_seed=cfg.run_seed)
-    _, model, engine = pool_of(cfg, name)
-    check_model(engine, model)
 
 
 def _hops_of(
-    engine: Engine, *, cfg: RunConfig, hops: list[str], examples: list[Example]
+    engine: Engine,
+    *,
+    cfg: RunConfig,
+    hops: list[str],
+    examples: list[Example],
+    round_number: int = 1,
 ) -> Callable[[Row], Awaitable[Row]]:
-    return RowHops(
-        cfg.recipe,
-        hops,
-        examples=examples,
-        engine=engine,
-        run_seed=cfg.run_seed,
-        observe=_count_hop,
-    ).run
-
-
-def _again_of(
-    engine: Engine, *, cfg: RunConfig, examples: list[Example], round_number: int
-) -> Callable[[Row], Awaitable[Row]]:
-    runner = RowHops(
-        cfg.recipe,
-        ["responses"],
-        examples=examples,
-        engine=engine,
-        run_seed=cfg.run_seed,
-        observe=_count_hop,
-    )
+    runner = RowHops(cfg.recipe, hops, examples=examples, engine=engine, run_seed=cfg.run_seed)
+    if round_number == 1:
+        return runner.run
     return partial(runner.again, again=cfg.generation.again, round_number=round_number)
 
 
@@ -235,9 +221,3 @@ class _RowsActor:
         finally:
             self._in_flight -= 1
             gauge("engine", rows_in_flight=self._in_flight)
-
-
-def _count_hop(cost: Row, went_on: bool) -> None:  # noqa: FBT001  RowHops calls it
-    names = ("prompt_tokens", "cached_tokens", "output_tokens", "seconds")
-    amounts = {name: cost[name] for name in names}
-    count(cost["hop"], prompts=1, kept=int(went_on), dropped=int(not went_on), **amounts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from selfalign_ray.engine.base import (
@@ -39,10 +39,10 @@ from selfalign_ray.hops.parse import (
 from selfalign_ray.hops.prompt import HopPrompt
 from selfalign_ray.hops.shots import Example, ShotSets
 from selfalign_ray.ids import keyed_int, keyed_random
+from selfalign_ray.watch.tally import count
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
-Observe = Callable[[Row, bool], None]  # a hop's columns of schemas.HOP, and whether it was parsed
 
 # Drop reasons that a further round of responses may lift.
 WITHOUT_PASS = ("no_executable_sample", "no_passing_sample")
@@ -51,6 +51,7 @@ _REFUSALS = {  # the first that fits
     EngineKilledError: "engine_killed",
     PromptRefusedError: "prompt_refused",
 }
+_COUNTED = ("prompt_tokens", "cached_tokens", "output_tokens", "seconds")  # of a hop
 _SEED_BITS = 48  # of a sampling seed; below every engine's 63, with room for + sample_index
 
 
@@ -65,7 +66,6 @@ class RowHops:
         examples: Sequence[Example],
         engine: Engine,
         run_seed: int,
-        observe: Observe | None = None,
     ) -> None:
         """Prepares prompts and shot sets.
 
@@ -75,13 +75,11 @@ class RowHops:
             examples: the few-shot pool.
             engine: what turns prompts into texts.
             run_seed: with `seed_id`, keys shots, draws and sampling seeds.
-            observe: told of each hop's cost as it ends, and whether its row went on.
 
         Raises:
             UserError: a template is wrong, or the pool is too small.
         """
         self._recipe, self._engine, self._run_seed = recipe, engine, run_seed
-        self._observe = observe
         self._shown = {_words(example.instruction) for example in examples}
         self._hops = [
             HopShots(name, recipe.hops[name], examples=examples, run_seed=run_seed)
@@ -151,7 +149,7 @@ class RowHops:
         asked, began = time.time(), time.monotonic()
         made, prefix, shown = await self._ask(hop, view, shots, sampling, seed)
         texts = [prefix + sample.text for sample in made.texts]
-        cost = {
+        cost: Row = {
             "hop": hop.name,
             "text": texts[0] if hop.name != "responses" else None,
             "finish_reason": made.texts[0].finish_reason if hop.name != "responses" else None,
@@ -166,8 +164,9 @@ class RowHops:
         }
         parsed = self._parse(hop.name, row, made, texts, seed)
         row = {**row, "hops": [*row["hops"], cost], **parsed}
-        if self._observe is not None:
-            self._observe(cost, row["drop_reason"] is None)
+        went_on = row["drop_reason"] is None
+        amounts = {name: cost[name] for name in _COUNTED}
+        count(hop.name, prompts=1, kept=int(went_on), dropped=int(not went_on), **amounts)
         return row
 
     async def _ask(
@@ -178,8 +177,8 @@ class RowHops:
         The last shots give way first to a prompt that is too long, so that what is left is still
         a shared prefix.
         """
-        for count in range(len(shots), -1, -1):
-            text, prefix = hop.prompt.prompt(view, shots[:count])
+        for shown in range(len(shots), -1, -1):
+            text, prefix = hop.prompt.prompt(view, shots[:shown])
             prompt = Prompt(
                 row=view,
                 hop=hop.name,
@@ -190,9 +189,9 @@ class RowHops:
                 priority=-HOP_NAMES.index(hop.name),
             )
             try:
-                return await self._engine.generate(prompt), prefix, count
+                return await self._engine.generate(prompt), prefix, shown
             except PromptTooLongError:
-                if not count:
+                if not shown:
                     raise
         raise AssertionError("the loop returns or raises")
 

@@ -39,16 +39,16 @@ def template(key: str, source: str, fields: Sequence[str]) -> Template:
     return made
 
 
-def to_score(text: str, scored: str, *, stage: str, seed: int, priority: int) -> Prompt:
-    """What asks an engine how likely `scored` is after `text`."""
+def to_score(text: str, scored: str, *, stage: str) -> Prompt:
+    """What asks an engine how likely `scored` is after `text`; nothing is drawn for it."""
     return Prompt(
         row={},
         hop=stage,
         text=text,
         prefix="",
         sampling=_NOTHING,
-        seed=seed,
-        priority=priority,
+        seed=0,
+        priority=0,
         scored=scored,
     )
 

@@ -15,17 +15,14 @@ from ray.data import Dataset
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
 from selfalign_ray.engine.base import Engine
-from selfalign_ray.engine.open import check_model
-from selfalign_ray.hops.generate import pool_of, through_engines
+from selfalign_ray.hops.generate import through_engines
 from selfalign_ray.hops.scored import NO, YES, likelihoods, share, template, to_score
-from selfalign_ray.ids import keyed_int
 from selfalign_ray.seeds.config import DocstringJudgeConfig
 from selfalign_ray.watch.tally import count
 
 Row = dict[str, Any]
 
 NAME = "docstring_judge"
-_PRIORITY = 1  # before all hops: the shallowest
 
 
 def docstring_judge(ds: Dataset | None, cfg: RunConfig) -> Dataset:
@@ -42,19 +39,17 @@ def docstring_judge(ds: Dataset | None, cfg: RunConfig) -> Dataset:
     Raises:
         UserError: the engines cannot be had.
     """
-    work = partial(_judging, cfg=cfg.seeds.docstring_judge, run_seed=cfg.run_seed)
+    work = partial(_judging, cfg=cfg.seeds.docstring_judge)
     return through_engines(ds, cfg, NAME, work, schemas.SEED)
 
 
 def check_docstring_judge(cfg: RunConfig) -> None:
-    """Compiles the question, and finds the model.
+    """Compiles the question.
 
     Raises:
         UserError: naming the key.
     """
     Question(cfg.seeds.docstring_judge)
-    _, model, engine = pool_of(cfg, NAME)
-    check_model(engine, model)
 
 
 class Question:
@@ -80,31 +75,19 @@ class Question:
         return self._template.render(code=code.strip("\n"))
 
 
-def _judging(
-    engine: Engine, *, cfg: DocstringJudgeConfig, run_seed: int
-) -> Callable[[Row], Awaitable[Row]]:
+def _judging(engine: Engine, *, cfg: DocstringJudgeConfig) -> Callable[[Row], Awaitable[Row]]:
     question = Question(cfg)
-    return partial(
-        judged, engine=engine, question=question, more_than=cfg.more_than, run_seed=run_seed
-    )
+    return partial(judged, engine=engine, question=question, more_than=cfg.more_than)
 
 
-async def judged(
-    row: Row, *, engine: Engine, question: Question, more_than: float | None, run_seed: int
-) -> Row:
+async def judged(row: Row, *, engine: Engine, question: Question, more_than: float | None) -> Row:
     """One seed with its probability, and its drop_reason; one dropped before passes through.
 
     Raises:
         EngineDiedError: no engine is left.
     """
     if row["drop_reason"] is None:
-        asked = partial(
-            to_score,
-            question.about(row["seed"]),
-            stage=NAME,
-            seed=keyed_int(48, run_seed, NAME, str(row["seed_id"])),
-            priority=_PRIORITY,
-        )
+        asked = partial(to_score, question.about(row["seed"]), stage=NAME)
         yes = share(*await likelihoods([asked(YES), asked(NO)], engine))
         row = {**row, "docstring_yes": yes, "drop_reason": reason_of(yes, more_than)}
     count(NAME, rows=1)

@@ -18,11 +18,10 @@ from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
 from selfalign_ray.engine.base import Engine, Prompt
 from selfalign_ray.errors import UserError
-from selfalign_ray.hops.config import HOP_NAMES
 from selfalign_ray.hops.generate import through_engines
 from selfalign_ray.hops.scored import NO, YES, likelihoods, share, template, to_score
 from selfalign_ray.hops.shots import Example, named, read_examples
-from selfalign_ray.ids import keyed_int, keyed_random
+from selfalign_ray.ids import keyed_random
 from selfalign_ray.validation.config import JudgeConfig
 from selfalign_ray.validation.gates import reason_of, ungated
 from selfalign_ray.watch.tally import count
@@ -83,15 +82,13 @@ class Questions:
         self._guess = template("validation.judge.guess", cfg.guess, fields)
         self._shots = "".join(map(self._shot, _drawn(examples, cfg.shots, run_seed)))
 
-    def prompts(self, row: Mapping[str, Any], sample: Mapping[str, Any], seed: int) -> list[Prompt]:
+    def prompts(self, row: Mapping[str, Any], sample: Mapping[str, Any]) -> list[Prompt]:
         """What is to be scored of a sample: Yes, No, the instruction."""
         fields = {"instruction": row["instruction"], "code": sample["code"]}
         asked = self._shots + self._question.render(**fields)
         guessed = self._guess.render(**fields)
         texts = [(asked, YES), (asked, NO), (guessed, str(row["instruction"]))]
-        # After the responses: the deepest.
-        make = partial(to_score, stage="judge", seed=seed, priority=-len(HOP_NAMES))
-        return [make(text, scored) for text, scored in texts]
+        return [to_score(text, scored, stage="judge") for text, scored in texts]
 
     def _shot(self, pair: tuple[Example, Example]) -> str:
         """A worked example: an instruction with its own program, or with another's."""
@@ -116,21 +113,18 @@ def _judging(
     engine: Engine, *, cfg: JudgeConfig, examples: Sequence[Example], run_seed: int
 ) -> Callable[[Row], Awaitable[Row]]:
     questions = Questions(cfg, examples, run_seed)
-    return partial(judged, engine=engine, questions=questions, cfg=cfg, run_seed=run_seed)
+    return partial(judged, engine=engine, questions=questions, cfg=cfg)
 
 
-async def judged(
-    row: Row, *, engine: Engine, questions: Questions, cfg: JudgeConfig, run_seed: int
-) -> Row:
+async def judged(row: Row, *, engine: Engine, questions: Questions, cfg: JudgeConfig) -> Row:
     """One row with its judgements, and its drop_reason where no sample is left.
 
     Raises:
         EngineDiedError: no engine is left.
     """
     samples = [sample for sample, _ in ungated(row)]
-    seed = keyed_int(48, run_seed, "judge", str(row["seed_id"]))
     found = await asyncio.gather(
-        *(_judgement(sample, questions.prompts(row, sample, seed), engine) for sample in samples)
+        *(_judgement(sample, questions.prompts(row, sample), engine) for sample in samples)
     )
     for judgement in found:
         too_low = cfg.min_yes is not None and (judgement["yes"] or 0.0) < cfg.min_yes

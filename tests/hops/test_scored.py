@@ -44,5 +44,5 @@ def test_a_refused_text_is_none_beside_the_others():
                 raise PromptTooLongError("too long")
             return Generation(texts=[text(-2.0)], prompt_tokens=3, cached_tokens=0)
 
-    asked = [to_score("ask", scored, stage="s", seed=1, priority=0) for scored in ("long", "t")]
+    asked = [to_score("ask", scored, stage="s") for scored in ("long", "t")]
     assert asyncio.run(likelihoods(asked, Engine())) == [None, text(-2.0)]

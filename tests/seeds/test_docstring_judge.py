@@ -60,7 +60,6 @@ def run(cfg, engine, row=SEED, **changes):
             engine=engine,
             question=Question(section),
             more_than=section.more_than,
-            run_seed=cfg.run_seed,
         )
     )
 

@@ -43,9 +43,7 @@ def cfg(run_config):
 def run(cfg, engine, row, **changes):
     section = replace(cfg.validation.judge, **changes)
     questions = Questions(section, shots_of(cfg), cfg.run_seed)
-    return asyncio.run(
-        judged(row, engine=engine, questions=questions, cfg=section, run_seed=cfg.run_seed)
-    )
+    return asyncio.run(judged(row, engine=engine, questions=questions, cfg=section))
 
 
 def row(codes, *, gates=None, verdicts=None, drop_reason=None):
