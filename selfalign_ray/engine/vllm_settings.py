@@ -72,13 +72,11 @@ def engine_args(
     if device == "cuda":
         return args | {"gpu_memory_utilization": engine.gpu_memory_utilization}
     # The CPU engine stops on seeded requests whose prompt is prefilled in chunks ("CPU Generator
-    # does not use offset"): no chunks, and so a batch that takes any prompt whole.
-    batch = model.max_model_len or 8192
+    # does not use offset"): no chunks, and so vLLM's batches take any prompt whole.
     return args | {
         "dtype": "float32" if model.dtype == "auto" else model.dtype,
         "block_size": 32,  # of the prefix cache; the default, 128 tokens, shares less of a prompt
         "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(batch, 4096),
     }
 
 
