@@ -84,9 +84,6 @@ class Engine(Protocol):
             EngineDiedError: for every prompt from now on.
         """
 
-    def close(self) -> None:
-        """Frees the engine; what is in flight raises EngineDiedError."""
-
 
 class LoadedEngine(Engine, Protocol):
     """An engine in the process that computes, or asks servers."""

@@ -86,9 +86,6 @@ class Fleet:
             if deaths >= _DEATHS:
                 raise EngineKilledError(f"{deaths} engines died with this prompt in flight")
 
-    def close(self) -> None:
-        """The engines stay for whoever asks next."""
-
     async def _free_member(self) -> _Member:
         async with self._changed:
             while True:

@@ -54,9 +54,6 @@ class StandinEngine:
     def stats(self) -> dict[str, float]:
         return {"running": self._running}
 
-    def close(self) -> None:
-        """Nothing to free."""
-
     def _text(self, prompt: Prompt, index: int) -> str:
         hop = self._prompts[prompt.hop]
         text = hop.output(self._example(prompt)).rstrip()
