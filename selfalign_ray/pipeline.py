@@ -209,9 +209,9 @@ def _stage(
     needs: tuple[str, ...],
     decides: Any,
     *,
-    inputs: Callable[[RunConfig], Inputs] = no_inputs,
     whole: bool = False,
     saves: bool | None = None,
+    **more: Any,
 ) -> Stage:
     return Stage(
         name=name,
@@ -219,20 +219,25 @@ def _stage(
         gives=gives,
         needs=needs,
         decides=decides,
-        inputs=inputs,
         saves=whole if saves is None else saves,
         whole=whole,
+        **more,
     )
 
 
 def _decontamination(
     name: str, run: Any, gives: Any, needs: tuple[str, ...], *, saves: bool = False
 ) -> Stage:
-    def inputs(cfg: RunConfig) -> Inputs:
-        return states_of_benchmarks(cfg.decontamination)
-
-    stage = _stage(name, run, gives, needs, lambda c: c.decontamination, inputs=inputs, saves=saves)
-    return dataclasses.replace(stage, says=benchmarks_said)
+    return _stage(
+        name,
+        run,
+        gives,
+        needs,
+        lambda c: c.decontamination,
+        inputs=lambda c: states_of_benchmarks(c.decontamination),
+        says=benchmarks_said,
+        saves=saves,
+    )
 
 
 def _optional(
@@ -245,31 +250,34 @@ def _optional(
     """A stage of selection that is there where its section is enabled: it would copy every row."""
     if not getattr(cfg.selection, name).enabled:
         return []
-    decides = partial(_section_of_selection, name=name)
+
+    def decides(cfg: RunConfig) -> Any:
+        return getattr(cfg.selection, name)
+
     return [_stage(name, run, schemas.SELECTED, needs, decides, inputs=inputs, whole=True)]
 
 
-def _section_of_selection(cfg: RunConfig, name: str) -> Any:
-    return getattr(cfg.selection, name)
-
-
 def _hop(name: str, needs: tuple[str, ...], *, saves: bool = False) -> Stage:
-    run_one = partial(generate, hops=[name])
-    return Stage(
-        name=name,
-        run=run_one,
-        gives=schemas.HOPS,
-        needs=needs,
-        decides=lambda cfg: _decides_hop(cfg, name),
-        inputs=lambda cfg: _weights(cfg, name),
+    return _asking(
+        name,
+        partial(generate, hops=[name]),
+        schemas.HOPS,
+        needs,
+        lambda cfg: _decides_hop(cfg, name),
         saves=saves,
-        hop=name,
     )
 
 
-def _weights(cfg: RunConfig, hop: str) -> Inputs:
-    _, model, _ = pool_of(cfg, hop)
-    return states_of_folders([model.id, model.lora])
+def _asking(
+    name: str, run: Any, gives: Any, needs: tuple[str, ...], decides: Any, *, saves: bool
+) -> Stage:
+    """A stage that asks engines."""
+
+    def weights(cfg: RunConfig) -> Inputs:
+        _, model, _ = pool_of(cfg, name)
+        return states_of_folders([model.id, model.lora])
+
+    return _stage(name, run, gives, needs, decides, inputs=weights, hop=name, saves=saves)
 
 
 def _decides_hop(cfg: RunConfig, name: str) -> Any:
@@ -299,17 +307,14 @@ def _judge() -> Stage:
         return [cfg.validation.judge, shown, *pool_of(cfg, "judge")[1:]]
 
     needs = ("instruction", "samples", "verdicts", "metrics")
-    stage = _stage("judge", judge, schemas.CHECKED, needs, decides, saves=True)
-    return dataclasses.replace(stage, inputs=lambda cfg: _weights(cfg, "judge"), hop="judge")
+    return _asking("judge", judge, schemas.CHECKED, needs, decides, saves=True)
 
 
 def _docstring_judge() -> Stage:
     def decides(cfg: RunConfig) -> Any:
         return [cfg.seeds.docstring_judge, *pool_of(cfg, "docstring_judge")[1:]]
 
-    stage = _stage("docstring_judge", docstring_judge, schemas.SEED, ("seed",), decides, saves=True)
-    name = "docstring_judge"
-    return dataclasses.replace(stage, inputs=lambda cfg: _weights(cfg, name), hop=name)
+    return _asking("docstring_judge", docstring_judge, schemas.SEED, ("seed",), decides, saves=True)
 
 
 def _checks(cfg: RunConfig) -> list[Stage]:

@@ -25,6 +25,13 @@ ORIGIN = (
 )
 PLACE_ID = pa.field("place_id", pa.string())  # of the file, known before it is opened
 DROP_REASON = pa.field("drop_reason", pa.string())  # why the row stops; null while it is kept
+
+
+def _after(above: pa.Schema, *fields: pa.Field) -> pa.Schema:
+    """The columns of the stages above and these; the last one stays the last."""
+    return pa.schema([*above.remove(above.get_field_index(DROP_REASON.name)), *fields, DROP_REASON])
+
+
 # What supports a drop_reason, or tells which files are done: of use where it is given alone.
 EVIDENCE = (
     *("place_id", "functions"),
@@ -186,20 +193,14 @@ JUDGEMENT = pa.struct(
     ]
 )
 
-JUDGED = pa.schema(
-    [
-        *(field for field in HOPS if field.name != "drop_reason"),
-        pa.field("verdicts", pa.list_(VERDICT)),
-        DROP_REASON,
-    ]
+JUDGED = _after(
+    HOPS,
+    pa.field("verdicts", pa.list_(VERDICT)),
 )
 
-EXECUTED = pa.schema(
-    [
-        *(field for field in JUDGED if field.name != "drop_reason"),
-        pa.field("metrics", pa.list_(METRICS)),  # of the samples that passed
-        DROP_REASON,
-    ]
+EXECUTED = _after(
+    JUDGED,
+    pa.field("metrics", pa.list_(METRICS)),  # of the samples that passed
 )
 
 # How strong the tests of a passing sample are. Null: could not be measured, or was not asked for.
@@ -246,15 +247,12 @@ AGREEMENT = pa.struct(
     ]
 )
 
-CHECKED = pa.schema(
-    [
-        *(field for field in EXECUTED if field.name != "drop_reason"),
-        pa.field("strength", pa.list_(STRENGTH)),  # of the samples that passed ungated
-        pa.field("cross_execution", pa.list_(CROSS_EXECUTION)),  # of the samples in the matrix
-        pa.field("agreement", AGREEMENT),  # null: cross-execution is off
-        pa.field("judge", pa.list_(JUDGEMENT)),  # of the samples that passed ungated
-        DROP_REASON,
-    ]
+CHECKED = _after(
+    EXECUTED,
+    pa.field("strength", pa.list_(STRENGTH)),  # of the samples that passed ungated
+    pa.field("cross_execution", pa.list_(CROSS_EXECUTION)),  # of the samples in the matrix
+    pa.field("agreement", AGREEMENT),  # null: cross-execution is off
+    pa.field("judge", pa.list_(JUDGEMENT)),  # of the samples that passed ungated
 )
 
 # The final texts of one sample that passed execution and every gate.
@@ -269,24 +267,21 @@ SANITISED = pa.struct(
 
 # One row an instruction with the response that was chosen, or up to `choose.k` rows, each with one
 # of its own: (row_id, sample_index) is the row's identity from here on.
-SELECTED = pa.schema(
-    [
-        *(field for field in CHECKED if field.name != "drop_reason"),
-        pa.field("sanitised", pa.list_(SANITISED)),
-        pa.field("pass_rate", pa.float64()),  # of the samples that the sandbox did not fail on
-        pa.field("difficulty_bin", pa.int32()),  # of the pass rate; 0 is the hardest
-        pa.field("choice", pa.int32()),  # of the instruction's rows, from 0; the best first
-        pa.field("sample_index", pa.int32()),  # of the chosen sample, as all that follows
-        pa.field("final_instruction", pa.string()),  # `instruction`, perhaps with the tests
-        pa.field("response", pa.string()),  # sanitised
-        pa.field("code", pa.string()),  # as executed
-        pa.field("tests", pa.string()),  # as executed
-        pa.field("benchmark_hits", pa.list_(BENCHMARK_HIT)),  # of all these texts
-        pa.field("near_duplicate_of", pa.string()),  # seed_id of the kept one that it resembles
-        pa.field("near_duplicate_jaccard", pa.float32()),  # of the two
-        pa.field("not_novel_of", pa.string()),  # seed_id of the first kept instruction like it
-        pa.field("rouge_l", pa.float64()),  # of the two
-        pa.field("cluster", pa.int32()),  # of the instruction's embedding, where diversity asks
-        DROP_REASON,
-    ]
+SELECTED = _after(
+    CHECKED,
+    pa.field("sanitised", pa.list_(SANITISED)),
+    pa.field("pass_rate", pa.float64()),  # of the samples that the sandbox did not fail on
+    pa.field("difficulty_bin", pa.int32()),  # of the pass rate; 0 is the hardest
+    pa.field("choice", pa.int32()),  # of the instruction's rows, from 0; the best first
+    pa.field("sample_index", pa.int32()),  # of the chosen sample, as all that follows
+    pa.field("final_instruction", pa.string()),  # `instruction`, perhaps with the tests
+    pa.field("response", pa.string()),  # sanitised
+    pa.field("code", pa.string()),  # as executed
+    pa.field("tests", pa.string()),  # as executed
+    pa.field("benchmark_hits", pa.list_(BENCHMARK_HIT)),  # of all these texts
+    pa.field("near_duplicate_of", pa.string()),  # seed_id of the kept one that it resembles
+    pa.field("near_duplicate_jaccard", pa.float32()),  # of the two
+    pa.field("not_novel_of", pa.string()),  # seed_id of the first kept instruction like it
+    pa.field("rouge_l", pa.float64()),  # of the two
+    pa.field("cluster", pa.int32()),  # of the instruction's embedding, where diversity asks
 )
