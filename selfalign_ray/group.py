@@ -101,6 +101,16 @@ def goes_on(stages: Sequence[Stage]) -> bool:
     return not makes_more and not any(stage.whole for stage in stages)
 
 
+def begun_with(
+    stages: Sequence[Stage], fingerprint: str, run_dir: str | Path
+) -> dict[str, Any] | None:
+    """What a group that goes on left of itself when it began with these settings; else None."""
+    begun = Saved(Path(run_dir), stages[-1].name).begun()
+    if begun is None or begun["fingerprint"] != fingerprint or not goes_on(stages):
+        return None
+    return begun
+
+
 @dataclass(frozen=True)
 class _Work:
     """What is left to do of a group."""
@@ -121,9 +131,7 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
     last = group.last
     target = Saved(Path(cfg.run_dir), last.name)
     started = now()
-    before = target.begun()
-    if before is not None and (not group.goes_on or before["fingerprint"] != group.fingerprint):
-        before = None
+    before = begun_with(group.stages, group.fingerprint, cfg.run_dir)
     cache = cfg.stages.cache and str(place_of(cfg.stages.cache))
     record = group.record() | {"cache": cache}
     target.begin(record, anew=before is None)
@@ -233,8 +241,8 @@ def check_begun(stages: Sequence[Stage], prints: Mapping[str, str], cfg: RunConf
         UserError: it has not.
     """
     target = Saved(Path(cfg.run_dir), stages[-1].name)
-    known = goes_on(stages) and (target.begun() or {}).get("fingerprint") == prints[target.name]
-    if not known or not shards_of(target.rows):
+    begun = begun_with(stages, prints[target.name], cfg.run_dir)
+    if begun is None or not shards_of(target.rows):
         raise UserError(
             f"finalize: no row has been through the stage {target.name} with these settings, "
             "and finalize=true asks no engine; let the run go on, or leave the stage out"

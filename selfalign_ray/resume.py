@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from selfalign_ray import schemas
 from selfalign_ray.cache import REPLACED, Cache, entry_name
 from selfalign_ray.config import RunConfig
-from selfalign_ray.group import Group, asks_engines, goes_on, making_of
+from selfalign_ray.group import Group, asks_engines, begun_with, goes_on, making_of
 from selfalign_ray.inputs import PATH, inputs_of, state_of_source
 from selfalign_ray.places import exists, remove, shards_of
 from selfalign_ray.seeds.config import TableSource
@@ -55,9 +55,7 @@ def group_of(
         UserError: the source cannot be listed.
     """
     name = stages[-1].name
-    begun = Saved(Path(cfg.run_dir), name).begun()
-    if begun is not None and (begun["fingerprint"] != prints[name] or not goes_on(stages)):
-        begun = None
+    begun = begun_with(stages, prints[name], cfg.run_dir)
     manifest = above.manifest() if above else None
     if begun is not None:  # its inputs and its making are those of its first rows
         inputs, making = begun.get("inputs", {}), begun.get("making")
@@ -92,8 +90,8 @@ def make_way(
     A state that cannot be seen, then or now, is no other one.
     """
     saved = Saved(Path(cfg.run_dir), stages[-1].name)
-    begun = saved.begun()
-    if begun is None or begun["fingerprint"] != prints[saved.name] or not goes_on(stages):
+    begun = begun_with(stages, prints[saved.name], cfg.run_dir)
+    if begun is None:
         return
     if cfg.finalize and asks_engines(stages):
         return  # it gets no row
