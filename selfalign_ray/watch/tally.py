@@ -29,6 +29,7 @@ from selfalign_ray.watch.outbox import (
     in_worker,
 )
 
+_NAME_SECONDS = 20.0  # within which Ray has forgotten the name of an actor that was killed
 _FORGET_SECONDS = 20.0  # the gauges of a worker that went silent no longer count
 
 
@@ -156,12 +157,27 @@ def start_tally(run: str = "") -> Any:
     stop_tally()
     here = ray.get_runtime_context().get_node_id()
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(Tally)
-    tally = actor.options(
+    named = actor.options(
         name=NAME, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True)
-    ).remote(run)
+    )
+    tally = _begun(named, run)
     ray.get(tally.snapshot.remote())  # it runs
     _outbox.tally = tally
     return tally
+
+
+def _begun(named: Any, run: str) -> Any:
+    """The actor; one that was killed just before keeps its name for a moment."""
+    import ray
+
+    until = time.monotonic() + _NAME_SECONDS
+    while True:
+        try:
+            return named.remote(run)
+        except ray.exceptions.ActorAlreadyExistsError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_NAME_SECONDS / 100)
 
 
 def stop_tally() -> None:

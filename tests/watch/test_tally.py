@@ -1,14 +1,17 @@
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfalign_ray.watch import tally
-from selfalign_ray.watch.outbox import Figures, Line, add_figures
+from selfalign_ray.watch.outbox import NAME, Figures, Line, add_figures
 from selfalign_ray.watch.tally import Tally
 
 NAMES = st.sampled_from(["read", "concepts", "engine"])
@@ -68,6 +71,17 @@ def test_without_a_tally_nothing_happens() -> None:
 def running_tally(ray_local: None) -> Iterator[None]:
     tally.start_tally()
     yield
+    tally.stop_tally()
+
+
+@pytest.mark.ray
+def test_one_begins_though_the_name_of_the_last_is_not_forgotten_yet(ray_local: None) -> None:
+    last: Any = ray.remote(num_cpus=0)(Tally).options(name=NAME).remote()
+    ray.get(last.snapshot.remote())
+    soon = threading.Timer(1.0, ray.kill, [last])
+    soon.start()
+    tally.start_tally()
+    assert tally.counted() is not None
     tally.stop_tally()
 
 
