@@ -46,7 +46,7 @@ def contamination_of(cfg):
 )
 def test_whatever_asks_a_model_finds_it_before_any_work(run_config, given):
     cfg = run_config("experiment=embedded", "model.id=/no/such/model", *given)
-    with pytest.raises(UserError, match="model.id: there is no folder /no/such/model"):
+    with pytest.raises(UserError, match=r"model\.id: there is no folder /no/such/model"):
         check_stages(cfg)
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -141,8 +142,9 @@ class EngineActor:
                 tokens += more
 
 
-# By Opening.key: the opening, and the actors by name, alive as long as their handles here.
-_running: dict[str, tuple[Opening, dict[str, Any]]] = {}
+# By Opening.key: the opening, and each engine's name and actor, which lives as long as its handle
+# here.
+_running: dict[str, tuple[Opening, dict[int, tuple[str, Any]]]] = {}
 
 
 def engines_for(opening: Opening) -> list[str]:
@@ -155,23 +157,24 @@ def engines_for(opening: Opening) -> list[str]:
     Raises:
         UserError: the model cannot be loaded.
     """
-    _, actors = _running.setdefault(opening.key, (opening, {}))
-    names = [f"engine-{opening.key}-{number}" for number in range(opening.most)]
-    gone = [name for name in names if name not in actors or not _is_there(name)]
-    actors |= {name: _start(opening, name, names.index(name)) for name in gone}
-    if len(gone) == len(names):
+    _, engines = _running.setdefault(opening.key, (opening, {}))
+    gone = [n for n in range(opening.most) if n not in engines or not _is_there(engines[n][0])]
+    for number in gone:
+        name = f"engine-{uuid.uuid4().hex}"  # Ray takes a moment to forget one that was killed
+        engines[number] = name, _start(opening, name, number)
+    if len(gone) == len(engines):
         try:
-            _wait(list(actors.values()), opening)
+            _wait([actor for _, actor in engines.values()], opening)
         except BaseException:
             stop_engines()
             raise
-    return names
+    return [name for name, _ in engines.values()]
 
 
 def stop_engines(*, but: Collection[str] = ()) -> None:
     """Ends the engines that run, but those with these keys, and frees what they hold."""
     for key in [key for key in _running if key not in but]:
-        for engine in _running.pop(key)[1].values():
+        for _, engine in _running.pop(key)[1].values():
             ray.kill(engine)
 
 
