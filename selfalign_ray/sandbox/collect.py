@@ -23,17 +23,33 @@ def uncalled(tree: ast.Module) -> Iterator[ast.stmt]:
     """Calls of what looks like a test and is named nowhere else."""
     if not any(isinstance(n, DEFINITIONS) for n in tree.body):
         return
-    names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name)]
+    idle = list(_idle_calls(tree))
+    names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n not in idle]
     runner = _runs_unittest(tree, set(names))
     fixtures = {n.name: n for n in tree.body if isinstance(n, FUNCTIONS) and _marks(n, "fixture")}
     for node in tree.body:
         if isinstance(node, FUNCTIONS) and node.name not in names and node.name not in fixtures:
-            if node.name.startswith("test"):
+            is_test = node.name.startswith("test") or any(n.id == node.name for n in idle)
+            if not (is_test or node.decorator_list or _arguments(node) or _yields(node)):
+                is_test = _asserts(node)
+            if is_test:
                 yield from _of_function(node, node.name, 0, fixtures)
-            elif not (node.decorator_list or _arguments(node) or _yields(node)) and _asserts(node):
-                yield from _parsed(_awaited(node, f"{node.name}()"))
         elif isinstance(node, ast.ClassDef):
             yield from _of_class(node, set(names), fixtures, runner=runner)
+
+
+def _idle_calls(tree: ast.Module) -> Iterator[ast.Name]:
+    """What statements call that only makes a coroutine or a generator of it, and runs nothing."""
+    idle = {
+        node.name
+        for node in tree.body
+        if isinstance(node, FUNCTIONS) and (isinstance(node, ast.AsyncFunctionDef) or _yields(node))
+    }
+    for node in tree.body:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            called = node.value.func
+            if isinstance(called, ast.Name) and called.id in idle:
+                yield called
 
 
 def asserts(tree: ast.Module) -> bool:
