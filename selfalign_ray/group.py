@@ -22,6 +22,7 @@ from ray.data import Dataset
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
 from selfalign_ray.done import Done, check_files, check_rows, done_files, done_rows, kept_keys
+from selfalign_ray.engine.actor import flush_engines
 from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.hops.generate import generate, pool_of
 from selfalign_ray.keys import ROW_ID, Keys, keys_in, repeated
@@ -148,6 +149,8 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
         shard = rows_per_shard(group, cfg)
         with draining():
             counts = target.write(rows, last.gives, shard)
+        if group.asks_engines:
+            flush_engines()  # else the last of what they count is the next stage's
     if group.goes_on and is_stopping():
         _stop_here(group, target, work, sum(counts.values()))
         counts = count_by_reason(target.rows)

@@ -6,6 +6,7 @@ when it dies, the rows it was working on have lost one prompt and not the hops b
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -32,6 +33,7 @@ from selfalign_ray.watch.tally import count, flush, gauge
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0  # between two entries of what an engine costs
+_FLUSH_SECONDS = 3.0  # for those that have no place, or load
 _PATIENCE_SECONDS = 30.0  # between two lines about engines that have no place yet
 
 
@@ -120,6 +122,10 @@ class EngineActor:
         )
         return made
 
+    async def flush(self) -> None:
+        """Returns when all that this process has counted has arrived."""
+        await asyncio.to_thread(flush)
+
     def _tick(self) -> None:
         last, tokens = time.monotonic(), 0.0
         while True:
@@ -169,6 +175,14 @@ def engines_for(opening: Opening) -> list[str]:
             stop_engines()
             raise
     return [name for name, _ in engines.values()]
+
+
+def flush_engines() -> None:
+    """Waits until all that the engines have counted has arrived, for none of them long."""
+    actors = [actor for _, engines in _running.values() for _, actor in engines.values()]
+    if actors:
+        asked = [actor.flush.remote() for actor in actors]
+        ray.wait(asked, num_returns=len(asked), timeout=_FLUSH_SECONDS)
 
 
 def stop_engines(*, but: Collection[str] = ()) -> None:

@@ -8,8 +8,10 @@ import time
 import pytest
 import ray
 
-from selfalign_ray.engine.actor import engines_for, places, stop_engines
+from selfalign_ray.engine.actor import engines_for, flush_engines, places, stop_engines
+from selfalign_ray.engine.base import Prompt, Sampling
 from selfalign_ray.hops.generate import opening_for
+from selfalign_ray.watch.tally import counted, start_tally, stop_tally
 
 pytestmark = pytest.mark.ray
 
@@ -54,6 +56,21 @@ def test_other_settings_are_other_engines_and_old_ones_can_be_left_out(ray_local
     stop_engines(but={new.key})
     assert is_gone(first), "Ray takes a moment to forget a name"
     assert ray.get_actor(second)
+
+
+def test_what_engines_have_counted_is_there_when_a_stage_ends(ray_local, run_config):
+    start_tally()
+    opening = opening_for(run_config("engine=standin"), "concepts")
+    (name,) = engines_for(opening)
+    engine = ray.get_actor(name)
+    sampling = Sampling(temperature=0, top_p=1, n=1, max_tokens=9, stop=())
+    asked = Prompt(row={"snippet": "x = 1", "instruction": None}, hop="concepts", text="x", prefix="", sampling=sampling,
+                   seed=0, priority=0)  # fmt: skip
+    for number in range(1, 8):
+        ray.get(engine.generate.remote(asked))
+        flush_engines()
+        assert counted().figures[f"engine:{opening.pool}-0"]["prompts"] == number
+    stop_tally()
 
 
 @pytest.mark.parametrize("deaths", [1, 2])
