@@ -28,7 +28,7 @@ _SWAPPED: dict[type, type[ast.operator]] = {
     ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult, ast.LShift: ast.RShift,
     ast.RShift: ast.LShift, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitAnd,
 }  # fmt: skip
-_SILENT = {"print", "debug", "info", "warning", "error", "exception", "critical", "log"}
+_SILENT = {"print", "debug", "info", "warning", "error", "exception", "critical"}
 
 
 class Mutation(NamedTuple):
@@ -198,8 +198,12 @@ def _is_left_out(node: ast.AST, field: str, child: ast.AST) -> bool:
             return True
         case (ast.Expr(), ast.Constant()):
             return True
-        case (ast.AST(), ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name))):
-            return name in _SILENT
+        case (ast.Expr(), ast.Call(func=ast.Name(id="log") | ast.Attribute(attr="log"))):
+            return True  # one whose value is used is a logarithm
+        case (ast.AST(), ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name))) if (
+            name in _SILENT
+        ):
+            return True
     is_annotation = field in {"annotation", "returns", "decorator_list", "bases", "type_params"}
     return is_annotation or (isinstance(node, ast.Assert) and field == "msg")
 

@@ -67,6 +67,27 @@ def test_what_no_test_can_notice_is_left_alone() -> None:
             assert kept in mutant.code
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "@lru_cache(maxsize=128)\ndef f():\n    pass",
+        "@retry(times=3, delay=0.5)\nclass A:\n    pass",
+        "class P(namedtuple('P', 'x y')):\n    pass",
+        "a: Ge(0)",
+        "def f(a: Gt(1)) -> Lt(2):\n    pass",
+        "assert a, 'is {}'.format(a)",
+        "logger.log(10, 'done')\nlog('done', 1)",
+    ],
+)
+def test_calls_where_no_test_can_look_are_left_alone(code: str) -> None:
+    assert list(mutations(ast.parse(code))) == []
+
+
+def test_a_logarithm_is_no_message() -> None:
+    assert of_kind("y = math.log(x + 1, 2)", "arithmetic") == {"y = math.log(x - 1, 2)"}
+    assert of_kind("y = log(x, 2)", "constant") == {"y = log(x, 3)"}
+
+
 def test_mutants_are_spread_over_kinds_and_statements() -> None:
     found = mutants(ast.parse(CODE), 6, random.Random(3))
     assert {m.kind for m in found} == {
