@@ -55,6 +55,12 @@ def count_asserts(solution: ast.Module, tests: ast.Module) -> AssertCounts:
     return AssertCounts(len(claims), len(claims) - len(telling), len(texts) - len(set(texts)))
 
 
+def expects(node: ast.AST) -> bool:
+    """Whether it is a call that expects an exception or a warning."""
+    name = _called(node) if isinstance(node, ast.Call) else ""
+    return name in ("raises", "warns") or name.startswith(("assertRaises", "assertWarns"))
+
+
 class _Tree:
     """The nodes of a program, and the names in and below each."""
 
@@ -83,7 +89,7 @@ def _claims(tests: ast.Module, functions: set[str]) -> Iterator[_Claim]:
         inner: Iterable[ast.AST] = ast.iter_child_nodes(node)
         if isinstance(node, ast.Assert):
             yield _Claim(tried if _never(node.test) else [node.test], _always(node.test, functions))
-        elif isinstance(node, _WITHS) and any(_expects(i.context_expr) for i in node.items):
+        elif isinstance(node, _WITHS) and any(expects(i.context_expr) for i in node.items):
             yield _Claim([*node.body], holds=False)
             inner = node.body
         elif isinstance(node, ast.Call) and _is_assert(node):
@@ -217,15 +223,9 @@ def _called(call: ast.Call) -> str:
     return getattr(func, "id", "") or getattr(func, "attr", "")
 
 
-def _expects(node: ast.AST) -> bool:
-    """Whether it is a call that expects an exception or a warning."""
-    name = _called(node) if isinstance(node, ast.Call) else ""
-    return name in ("raises", "warns") or name.startswith(("assertRaises", "assertWarns"))
-
-
 def _is_assert(call: ast.Call) -> bool:
     method = isinstance(call.func, ast.Attribute)
-    return method and (_called(call).startswith("assert") or _expects(call))
+    return method and (_called(call).startswith("assert") or expects(call))
 
 
 def _subjects(call: ast.Call) -> list[ast.AST]:

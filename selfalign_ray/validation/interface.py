@@ -7,6 +7,7 @@ import builtins
 import re
 from collections.abc import Iterator
 
+from selfalign_ray.validation.asserts import expects
 from selfalign_ray.validation.coverage import FUNCTIONS
 
 _BUILTINS = frozenset(dir(builtins))
@@ -87,7 +88,7 @@ def _calls(tests: ast.Module, names: set[str]) -> Iterator[tuple[str, ast.Call]]
     todo: list[ast.AST] = [tests]
     while todo:
         node = todo.pop()
-        if isinstance(node, ast.Try | ast.TryStar | ast.With | ast.AsyncWith):
+        if isinstance(node, ast.Try | ast.TryStar | ast.With | ast.AsyncWith) or expects(node):
             continue
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
             yield node.func.id, node

@@ -39,6 +39,8 @@ def kept(a): ...
         ("def sum_of(a): return a\nassert sum_of(1) == 1", False),
         ("x = 1\nassert [y for y in (x,)] and len(str(math.pi))", False),
         ("with raises(TypeError):\n    add()\nfrom pytest import raises", False),
+        ("class T:\n    def test(self): self.assertRaises(TypeError, lambda: add())", False),
+        ("self = 1\nself.assertEqual(add(), 1)", True),
         ("try:\n    add()\nexcept TypeError as error:\n    assert error", False),
         ("class T:\n    def test(self): assert add(1)\nT().test()", False),
         ("def add(*x): return 1\nassert add(1, 2, 3)", False),
