@@ -177,9 +177,9 @@ def _expectation(
     call: ast.expr, value: ast.expr, known: Mapping[str, ast.expr]
 ) -> Expectation | None:
     call, value = _passed_on(call), _passed_on(value)
-    if not isinstance(call, ast.Call):
-        return None
-    named = sorted((k for k in call.keywords if k.arg), key=lambda k: str(k.arg))
+    if not isinstance(call, ast.Call) or any(k.arg is None for k in call.keywords):
+        return None  # none, or one with `**`, of which the names are not known
+    named = sorted(call.keywords, key=lambda k: str(k.arg))
     given = [*call.args, *(keyword.value for keyword in named)]
     try:
         arguments = tuple(literal(known.get(_id(a), a)) for a in given)

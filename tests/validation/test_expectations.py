@@ -33,6 +33,7 @@ def found(tests: str) -> list[tuple[str, tuple[Any, ...], Any]]:
         ("for a, b in [(1, 2), (3, 4)]:\n    assert f(a) == b", [("f", (1,), 2), ("f", (3,), 4)]),
         ("cases = [(1, 2)]\nfor a, b in cases:\n    assert f(a) == b", [("f", (1,), 2)]),
         ("assert f(x) == 2", []),
+        ("assert f(*[1]) == 2\nassert f(**{'a': 1}) == 2", []),
         ("assert f(1) == g(2)", []),
         ("assert f(1) != 2", []),
         ("assert f(1) > 2", []),
