@@ -19,3 +19,8 @@ class StoppedError(Exception):
 
     The message says how far it got.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says, its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

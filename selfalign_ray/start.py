@@ -13,7 +13,7 @@ import ray
 from ray.data import Dataset
 
 from selfalign_ray.config import RunConfig
-from selfalign_ray.errors import UserError
+from selfalign_ray.errors import UserError, first_line
 from selfalign_ray.hops.parse import parse_response
 from selfalign_ray.ids import content_id
 from selfalign_ray.stage import Stage
@@ -40,7 +40,7 @@ def read_rows(cfg: RunConfig, stage: Stage) -> Dataset:
         ds = ray.data.read_parquet(paths) if parquet else ray.data.read_json(paths)
         names = (ds.schema() or pa.schema([])).names
     except (ray.exceptions.RayError, pa.ArrowInvalid, OSError) as error:
-        reason = str(getattr(error, "cause", error)).strip().splitlines()[0]
+        reason = first_line(getattr(error, "cause", error))
         raise UserError(f"start.rows: cannot read {cfg.start.rows}: {reason}") from error
     missing = [need for need in stage.needs if not _has(need, names)]
     if missing:
@@ -95,8 +95,8 @@ def _column(values: list[Any], field: pa.Field, stage: Stage, source: str) -> pa
     try:
         return pa.array(values, field.type)
     except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(_wrong(source, field.name, field.type, stage, reason)) from error
+        wrong = _wrong(source, field.name, field.type, stage, first_line(error))
+        raise UserError(wrong) from error
 
 
 def _wrong(source: str, name: str, kind: pa.DataType, stage: Stage, reason: str) -> str:

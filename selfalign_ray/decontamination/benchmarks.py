@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from selfalign_ray.decontamination.config import BenchmarkConfig, DecontaminationConfig
-from selfalign_ray.errors import UserError
+from selfalign_ray.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +155,7 @@ def _downloaded(hub: str, benchmark: BenchmarkConfig) -> tuple[Path, str | None]
             hub, repo_type="dataset", revision=benchmark.revision, allow_patterns=benchmark.files
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise _UnreadableError(f"{hub} cannot be had from the hub: {reason}") from error
+        raise _UnreadableError(f"{hub} cannot be had from the hub: {first_line(error)}") from error
     return Path(folder), Path(folder).name
 
 

@@ -11,7 +11,7 @@ from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.embedded import EMBEDDED
 from selfalign_ray.engine.standin import STANDIN, StandinEngine
 from selfalign_ray.engine.weights import config_dir, is_store, lora_path, model_path
-from selfalign_ray.errors import UserError
+from selfalign_ray.errors import UserError, first_line
 from selfalign_ray.hops.config import RecipeConfig
 from selfalign_ray.hops.shots import Example
 
@@ -107,12 +107,11 @@ def _check_weights(model: ModelConfig, path: str) -> str:
             path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         there = is_folder or is_store(model.id)
         what = "holds no model" if there else "is no folder here and not to be had from the hub"
         raise UserError(
-            f"model.id: {model.id!r} {what} ({reason}); give a folder with a config.json, a hub "
-            f"id, or {EMBEDDED!r}"
+            f"model.id: {model.id!r} {what} ({first_line(error)}); give a folder with a "
+            f"config.json, a hub id, or {EMBEDDED!r}"
         ) from error
     return path
 

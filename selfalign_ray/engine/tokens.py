@@ -6,7 +6,7 @@ from typing import Any
 
 from selfalign_ray.engine.base import Prompt, PromptTooLongError
 from selfalign_ray.engine.config import ModelConfig
-from selfalign_ray.errors import UserError
+from selfalign_ray.errors import UserError, first_line
 
 
 class Tokens:
@@ -84,5 +84,4 @@ def load_tokenizer(path: str, model: ModelConfig) -> Any:
             path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model.id: no tokenizer in {path} ({reason})") from error
+        raise UserError(f"model.id: no tokenizer in {path} ({first_line(error)})") from error

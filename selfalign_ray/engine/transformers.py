@@ -26,6 +26,7 @@ from selfalign_ray.engine.draw import processors
 from selfalign_ray.engine.stepper import Stepper
 from selfalign_ray.engine.tokens import Tokens, load_tokenizer
 from selfalign_ray.engine.transformers_load import end_ids, length_of, load_model
+from selfalign_ray.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class TransformersEngine:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            texts, reason = None, str(error).splitlines()[0]
+            texts, reason = None, first_line(error)
         self._running = 0
         if texts is None:  # not in the except: the error holds the tensors that are to be freed
             return self._give_back(batch, reason)

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from selfalign_ray.engine.batch_memory import is_out_of_memory
 from selfalign_ray.engine.config import ModelConfig
-from selfalign_ray.errors import UserError
+from selfalign_ray.errors import UserError, first_line
 
 QUANTIZATIONS = ("bitsandbytes_8bit", "bitsandbytes_4bit")
 _LOAD_FORMATS = ("auto", "safetensors")
@@ -54,15 +54,16 @@ def load_model(model: ModelConfig, path: str, device: str) -> Any:
             quantization_config=quantization,
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model.id: transformers cannot load {path} ({reason})") from error
+        raise UserError(
+            f"model.id: transformers cannot load {path} ({first_line(error)})"
+        ) from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
             "model.id: the model does not fit the memory; set model.quantization="
             f"{QUANTIZATIONS[0]}, take a smaller model, or engine=vllm with "
-            f"model.tensor_parallel_size ({str(error).splitlines()[0]})"
+            f"model.tensor_parallel_size ({first_line(error)})"
         ) from error
     return loaded.eval()
 

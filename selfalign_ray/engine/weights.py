@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from selfalign_ray.engine.config import ModelConfig
 from selfalign_ray.engine.embedded import EMBEDDED, cache_dir, embedded_model_dir
-from selfalign_ray.errors import UserError
+from selfalign_ray.errors import UserError, first_line
 from selfalign_ray.ids import content_id
 from selfalign_ray.places import lock
 
@@ -99,7 +99,8 @@ def _copied(uri: str, key: str) -> Path:
             _copy(store, root, files, part)
             part.rename(folder)  # whole or not there
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{key}: copying {uri} to {folder} failed: {_first(error)}") from error
+            reason = first_line(error)
+            raise UserError(f"{key}: copying {uri} to {folder} failed: {reason}") from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return folder
@@ -129,8 +130,8 @@ def _listing(uri: str, key: str) -> tuple[fs.FileSystem, str, list[fs.FileInfo]]
         found = store.get_file_info(fs.FileSelector(root, recursive=True))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(
-            f"{key}: cannot read {uri}: {_first(error)}; the store's keys and AWS_ENDPOINT_URL or "
-            "the like must be set where Ray's workers start"
+            f"{key}: cannot read {uri}: {first_line(error)}; the store's keys and "
+            "AWS_ENDPOINT_URL or the like must be set where Ray's workers start"
         ) from error
     files = sorted((file for file in found if file.is_file), key=lambda file: file.path)
     if not files:
@@ -148,10 +149,5 @@ def _from_hub(name: str) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(
             f"model.lora: {name!r} is no folder here and not to be had from the hub "
-            f"({_first(error)})"
+            f"({first_line(error)})"
         ) from error
-
-
-def _first(error: BaseException) -> str:
-    """The first line of what an error says; the rest is the library's own business."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

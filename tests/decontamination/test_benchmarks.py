@@ -256,6 +256,19 @@ def test_a_hub_that_cannot_be_reached(
         read_benchmarks(config_of("benchmarks.mbpp.enabled=true"))
 
 
+def test_an_error_of_the_hub_that_says_nothing_is_named(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("huggingface_hub")
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", failing)
+    with pytest.raises(UserError, match="cannot be had from the hub: OSError"):
+        read_benchmarks(config_of("benchmarks.mbpp.enabled=true"))
+
+
 @pytest.mark.parametrize(
     "override",
     [

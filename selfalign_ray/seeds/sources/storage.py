@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 from fsspec.utils import glob_translate
 
-from selfalign_ray.errors import UserError
+from selfalign_ray.errors import UserError, first_line
 from selfalign_ray.seeds.config import RetryConfig, TableSource
 from selfalign_ray.watch.masking import public_url
 
@@ -82,7 +82,7 @@ def open_storage(source: TableSource) -> Storage:
     try:
         return _opened(source)
     except (ImportError, ValueError, TypeError, OSError) as error:
-        raise UserError(f"source.path: cannot open {source.path}: {_line(error)}") from error
+        raise UserError(f"source.path: cannot open {source.path}: {first_line(error)}") from error
 
 
 def file_system(source: TableSource) -> pafs.FileSystem:
@@ -166,7 +166,7 @@ def list_files(source: TableSource, storage: Storage) -> list[tuple[str, int]]:
     try:
         found = patiently(lambda: _listed(storage), source.retry)
     except Exception as error:
-        raise UserError(f"source.path: cannot list {source.path}: {_line(error)}") from error
+        raise UserError(f"source.path: cannot list {source.path}: {first_line(error)}") from error
     if not found:
         raise UserError(f"source.path: no file fits {source.path}")
     return sorted(found)
@@ -214,7 +214,7 @@ def patiently(action: Callable[[], T], retry: RetryConfig) -> T:
 
 def pause(error: BaseException, attempt: int, retry: RetryConfig) -> None:
     """Waits before the attempt after this one, the first of which is 0."""
-    log.warning("a store asks to slow down: %s", _line(error))
+    log.warning("a store asks to slow down: %s", first_line(error))
     time.sleep(retry.seconds * 2**attempt * random.uniform(0.5, 1.5))
 
 
@@ -227,8 +227,3 @@ def is_throttled(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
