@@ -22,13 +22,13 @@ from selfalign_ray.decontamination.normal import (
     bare,
     bodies,
     outline,
-    parsed,
     plain_tokens,
     prose,
     quoted_blocks,
     shape_of,
 )
 from selfalign_ray.minhash import Ints, Keys, windows
+from selfalign_ray.validation.definitions import parse
 
 Hit = dict[str, Any]  # schemas.BENCHMARK_HIT
 _SHOWN_TOKENS = 40  # of a matched text
@@ -188,7 +188,7 @@ def _shapes(
     code: str, min_nodes: int, outlines: frozenset[tuple[str, ...]] | None
 ) -> list[tuple[Shape, tuple[str, ...]]]:
     """The shapes in a piece of code that are not trivial, of these outlines only."""
-    tree = parsed(code)
+    tree = parse(code)
     found = []
     for name, node, body in bodies(tree) if tree is not None else ():
         kinds = outline(body)

@@ -7,11 +7,10 @@ import builtins
 import hashlib
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from selfalign_ray.seeds.names import COMPILE_ERRORS
+from selfalign_ray.validation.definitions import parse
 
 _BUILTINS = frozenset(dir(builtins))
 _TOKEN = re.compile(r"[^\W_]+")
@@ -79,7 +78,8 @@ def prose(task: str) -> str:
 
 def asserted(test: str) -> str:
     """What a test asserts of calls, an assert a line, without messages and what stands between."""
-    tree = parsed(test)
+    test = test.removeprefix("\ufeff")  # which would count among the columns of the first line
+    tree = parse(test)
     asserts = [node.test for node in ast.walk(tree) if isinstance(node, ast.Assert)] if tree else []
     lines = [
         f"assert {ast.get_source_segment(test, condition)}"
@@ -96,16 +96,6 @@ def outline(body: _Statements) -> tuple[str, ...]:
         for statement in _without_docstring(body)
         if not (isinstance(statement, ast.AnnAssign) and statement.value is None)
     )
-
-
-def parsed(code: str) -> ast.Module | None:
-    """The syntax tree; None where the text is no Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-            return ast.parse(code)
-    except COMPILE_ERRORS:
-        return None
 
 
 def bodies(tree: ast.Module) -> Iterator[tuple[str, ast.AST, _Statements]]:

@@ -70,7 +70,7 @@ def instrument(code: str) -> Instrumented | None:
     A lambda with a name is a function. A solution without one has marks at its top level instead.
     What stands under a main guard does not run with tests, and is left out.
     """
-    tree = parse(code.removeprefix("\ufeff"))
+    tree = parse(code)
     if tree is None:
         return None
     name = f"marks_{content_id(code)[:8]}"

@@ -198,4 +198,4 @@ def _agreement(matrix: _Matrix) -> Row:
 
 
 def _tree(text: str, max_chars: int) -> ast.Module | None:
-    return parse(text.removeprefix("\ufeff")) if len(text) <= max_chars else None
+    return parse(text) if len(text) <= max_chars else None

@@ -78,10 +78,10 @@ def _defined(node: ast.stmt) -> ast.stmt:
 
 
 def parse(code: str) -> ast.Module | None:
-    """The syntax tree; None where there is none, or where it is too deep."""
+    """The syntax tree, a byte order mark apart; None where there is none, or it is too deep."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-            return ast.parse(code)
+            return ast.parse(code.removeprefix("\ufeff"))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

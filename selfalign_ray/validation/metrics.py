@@ -94,7 +94,7 @@ def reason_of(found: list[Row]) -> str | None:
 
 def docstring_violations(samples: Sequence[Row], cfg: MetricsConfig) -> list[int | None]:
     """What the docstrings of each have against PEP 257; None where that cannot be said."""
-    codes = [_unix(sample["code"]) for sample in samples]
+    codes = [_as_run(sample["code"]) for sample in samples]
     places = [n for n, code in enumerate(codes) if len(code) <= cfg.max_chars]
     found: list[int | None] = [None] * len(codes)
     counts = docstrings.pep257_violations([codes[place] for place in places])
@@ -105,7 +105,7 @@ def docstring_violations(samples: Sequence[Row], cfg: MetricsConfig) -> list[int
 
 def measure(sample: Row, asked: list[Asked], violations: int | None, cfg: MetricsConfig) -> Row:
     """One value of `schemas.METRICS`, of a sample for an instruction that asks for `asked`."""
-    code, tests = _unix(sample["code"]), _unix(sample["tests"])
+    code, tests = _as_run(sample["code"]), _as_run(sample["tests"])
     measures: Row = dict.fromkeys(schemas.METRICS.names)
     measures["sample_index"] = sample["sample_index"]
     measures["lines"] = sum(bool(line.strip()) for line in code.split("\n"))
@@ -242,8 +242,9 @@ def _of_tree(tree: ast.Module) -> Row:
     }
 
 
-def _unix(text: str | None) -> str:
-    return (text or "").replace("\r\n", "\n")
+def _as_run(text: str | None) -> str:
+    """The text without the byte order mark and the carriage returns that make no difference."""
+    return (text or "").removeprefix("\ufeff").replace("\r\n", "\n")
 
 
 def _attempt(measuring: Callable[..., Row], *args: Any) -> Row:

@@ -128,8 +128,8 @@ def _subjects(number: int, row: Row, cfg: StrengthConfig) -> list[_Subject]:
             found[code, tests].sample_indexes.append(sample["sample_index"])
             continue
         fits = max(len(code), len(tests)) <= cfg.max_chars
-        solution = parse(code.removeprefix("\ufeff")) if fits else None
-        tests_tree = parse(tests.removeprefix("\ufeff")) if fits else None
+        solution = parse(code) if fits else None
+        tests_tree = parse(tests) if fits else None
         measures: Row = dict.fromkeys(schemas.STRENGTH.names)
         if solution is not None and tests_tree is not None:
             _attempt(main_guard, solution)

@@ -1,4 +1,4 @@
-"""definitions.py: what counts as a function."""
+"""definitions.py: what has a syntax tree, and what counts as a function."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from selfalign_ray.validation.definitions import define_lambdas
+from selfalign_ray.validation.definitions import define_lambdas, parse
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,16 @@ def test_the_function_stands_where_the_lambda_stood() -> None:
     assert isinstance(function, ast.FunctionDef)
     assert (function.lineno, function.col_offset) == (2, 0)
     assert (function.body[0].lineno, function.body[0].col_offset) == (2, 12)
+
+
+def test_what_is_no_python_has_no_tree() -> None:
+    assert parse("(" * 10_000) is None
+    assert parse("x = '\ud800'") is None
+
+
+def test_a_byte_order_mark_is_no_part_of_the_code() -> None:
+    tree = parse("\ufeffx = 1")
+    assert tree is not None
+    assert ast.dump(tree, include_attributes=True) == ast.dump(
+        ast.parse("x = 1"), include_attributes=True
+    )

@@ -123,6 +123,12 @@ def test_style_of_windows_lines_is_that_of_others() -> None:
     assert measured(SOLUTION.replace("\n", "\r\n")) == measured(SOLUTION)
 
 
+def test_a_byte_order_mark_makes_no_difference() -> None:
+    marked = measured(f"\ufeff{SOLUTION}", f"\ufeff{TESTS}")
+    assert marked == measured(SOLUTION)
+    assert marked["gate"] is None
+
+
 def test_style_follows_the_settings_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
