@@ -19,6 +19,7 @@ import ray
 from numpy.typing import NDArray
 from ray.data import Dataset
 
+from selfalign_ray.blocks import by_block
 from selfalign_ray.keys import KEY, ROW_ID, Keys, among, keys_of, repeated
 from selfalign_ray.places import Place, batches_at, dataset_at, parquet, shards_of
 from selfalign_ray.shards import sound_shards, take_out
@@ -46,8 +47,7 @@ class Done:
         """The rows that are not done."""
         if not len(self.keys):
             return rows
-        skip = partial(_left, column=column, done=ray.put(self.keys))
-        return rows.map_batches(skip, batch_format="pyarrow", batch_size=None)
+        return by_block(rows, partial(_left, column=column, done=ray.put(self.keys)))
 
 
 def nothing_done() -> Done:

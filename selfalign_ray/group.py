@@ -20,6 +20,7 @@ import ray
 from ray.data import Dataset
 
 from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block
 from selfalign_ray.config import RunConfig
 from selfalign_ray.done import Done, check_files, check_rows, done_files, done_rows, kept_keys
 from selfalign_ray.engine.actor import flush_engines
@@ -192,7 +193,7 @@ def _through(group: Group, work: _Work, cfg: RunConfig) -> Dataset | None:
     for number, stage in enumerate(_one_pool(group.stages, cfg)):
         skip = {"done": work.done} if number == 0 and group.reads else {}
         if number == int(group.reads) and rows is not None and group.goes_on:
-            rows = rows.map_batches(unless_stopping, batch_format="pyarrow", batch_size=None)
+            rows = by_block(rows, unless_stopping)
         rows = stage.run(rows, cfg, **skip)
     return rows
 

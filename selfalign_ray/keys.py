@@ -10,6 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from ray.data import Dataset
 
+from selfalign_ray.blocks import by_block
+
 ROW_ID = "row_id"  # the column that names a row wherever rows do not become more
 KEY = "S16"  # a NumPy type: half a SHA-256, for ids from elsewhere have any length
 Keys = NDArray[np.bytes_]
@@ -23,7 +25,7 @@ def keys_of(ids: Iterable[str | None]) -> Keys:
 
 def keys_in(rows: Dataset) -> Keys:
     """The keys of a dataset's rows, sorted. Reads it once."""
-    keyed = rows.map_batches(_with_keys, batch_format="pyarrow", batch_size=None)
+    keyed = by_block(rows, _with_keys)
     found = [np.frombuffer(row["keys"], dtype=KEY) for row in keyed.iter_rows()]
     return np.sort(np.concatenate([np.empty(0, KEY), *found]))
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from selfalign_ray.blocks import by_block
 from selfalign_ray.ids import keyed_int
 from selfalign_ray.minhash import Ints, Sets, Words, band_keys, jaccard, shingled
 from selfalign_ray.settings import setting
@@ -88,20 +89,14 @@ def near_copies(ds: Dataset, cfg: LikenessConfig, run_seed: int) -> pa.Table:
     import ray  # a second of work, and the settings above are read before any Ray is wanted
 
     sign = partial(signed, cfg=cfg, run_seed=run_seed)
-    rows = ds.map_batches(sign, batch_size=None, batch_format="pyarrow").materialize()
+    rows = by_block(ds, sign).materialize()
     blocks = rows.to_arrow_refs()
     units = plan(rows.count(), cfg)
     if not units:
         return GONE.empty_table()
-    found = (
-        ray.data.range(len(units), override_num_blocks=len(units))
-        .map_batches(
-            partial(_edges_of, units=units, blocks=blocks, cfg=cfg),
-            batch_size=None,
-            batch_format="pyarrow",
-        )
-        .materialize()
-    )
+    numbers = ray.data.range(len(units), override_num_blocks=len(units))
+    look = partial(_edges_of, units=units, blocks=blocks, cfg=cfg)
+    found = by_block(numbers, look).materialize()
     refs = found.to_arrow_refs()
     parts = 1 + found.count() * _ROW_BYTES // (cfg.memory_mb << 20)
     bounds = [2**63 // parts * part for part in range(parts)] + [2**63]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 
+from selfalign_ray.blocks import by_block
 from selfalign_ray.config import RunConfig
 from selfalign_ray.errors import UserError, first_line
 from selfalign_ray.hops.parse import parse_response
@@ -53,7 +54,7 @@ def read_rows(cfg: RunConfig, stage: Stage) -> Dataset:
     adopt = partial(
         _adopt, stage=stage, source=Path(paths[0]).name, heading=cfg.recipe.tests_heading
     )
-    return ds.map_batches(adopt, batch_format="pyarrow", batch_size=None)
+    return by_block(ds, adopt)
 
 
 def files_at(pattern: str) -> list[str]:

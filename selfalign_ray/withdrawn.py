@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ray.data import Dataset
 
+from selfalign_ray.blocks import by_block
 from selfalign_ray.config import RunConfig
 from selfalign_ray.errors import UserError
 from selfalign_ray.stage import now, write_whole
@@ -89,9 +90,7 @@ def without_withdrawn(ds: Dataset, withdrawn: Withdrawn) -> Dataset:
     """The same rows; those that are withdrawn have the drop_reason `withdrawn` and no content."""
     if not withdrawn:
         return ds
-    return ds.map_batches(
-        partial(marked, withdrawn=withdrawn), batch_size=None, batch_format="pyarrow"
-    )
+    return by_block(ds, partial(marked, withdrawn=withdrawn))
 
 
 def marked(batch: pa.Table, withdrawn: Withdrawn) -> pa.Table:

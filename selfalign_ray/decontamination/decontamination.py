@@ -13,6 +13,7 @@ import ray
 from ray.data import Dataset
 
 from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block, with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.decontamination.benchmarks import read_benchmarks, states_of_benchmarks
 from selfalign_ray.decontamination.config import DecontaminationConfig
@@ -101,7 +102,7 @@ def _decontaminated(ds: Dataset, cfg: RunConfig, texts: Sequence[str], code: str
     judge = ft.partial(
         _judged, index=ray.put(index), cfg=cfg.decontamination, texts=texts, code=code
     )
-    return ds.map_batches(judge, batch_size=None, batch_format="pyarrow")
+    return by_block(ds, judge)
 
 
 def judged(
@@ -127,10 +128,8 @@ def judged(
             hits[place] = found
             if any(not hit["near"] for hit in found):
                 reasons[place] = REASON
-    columns = dict(zip(rows.column_names, rows.columns, strict=True))
-    columns["benchmark_hits"] = pa.array(hits, pa.list_(schemas.BENCHMARK_HIT))
-    columns["drop_reason"] = pa.array(reasons, pa.string())
-    return pa.table(columns)
+    # Of seeds and of selected rows, these columns are the same.
+    return with_columns(rows, schemas.SEED, benchmark_hits=hits, drop_reason=reasons)
 
 
 def _judged(

@@ -10,6 +10,7 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import content_id
 from selfalign_ray.seeds.child import Died, Limits, answers
@@ -39,12 +40,8 @@ def functions(ds: Dataset | None, cfg: RunConfig) -> Dataset:
         parser_died, a file on which the parser ran out of time, or of memory or crashed.
     """
     assert ds is not None
-    return ds.map_batches(
-        ft.partial(extract, settings=cfg.seeds.functions, rules=cfg.seeds.quality),
-        batch_size=None,
-        batch_format="pyarrow",
-        concurrency=cfg.seeds.concurrency,
-    )
+    work = ft.partial(extract, settings=cfg.seeds.functions, rules=cfg.seeds.quality)
+    return by_block(ds, work, concurrency=cfg.seeds.concurrency)
 
 
 def extract(files: pa.Table, *, settings: FunctionsConfig, rules: QualityConfig) -> pa.Table:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
+from selfalign_ray.blocks import by_block
 from selfalign_ray.config import RunConfig
 from selfalign_ray.near_copies import near_copies, order_of
 
@@ -33,11 +34,8 @@ def near_duplicates(ds: Dataset | None, cfg: RunConfig) -> Dataset:
     section = cfg.seeds.near_duplicates
     if not section.enabled:
         return ds
-    texts = ds.map_batches(texts_of, batch_size=None, batch_format="pyarrow")
-    gone = ray.put(near_copies(texts, section, cfg.run_seed))
-    return ds.map_batches(
-        partial(_marked, gone=gone, run_seed=cfg.run_seed), batch_size=None, batch_format="pyarrow"
-    )
+    gone = ray.put(near_copies(by_block(ds, texts_of), section, cfg.run_seed))
+    return by_block(ds, partial(_marked, gone=gone, run_seed=cfg.run_seed))
 
 
 def texts_of(seeds: pa.Table) -> pa.Table:

@@ -10,6 +10,8 @@ from functools import partial
 import pyarrow as pa
 from ray.data import Dataset
 
+from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block, with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.seeds.child import Died, Limits, answers
 from selfalign_ray.seeds.config import QualityConfig
@@ -31,12 +33,8 @@ def quality(ds: Dataset | None, cfg: RunConfig) -> Dataset:
         (see `functions`), and withdrawn, which empties the row.
     """
     assert ds is not None
-    rows = ds.map_batches(
-        partial(judged, rules=cfg.seeds.quality, limits=limits_of(cfg.seeds.functions)),
-        batch_size=None,
-        batch_format="pyarrow",
-        concurrency=cfg.seeds.concurrency,
-    )
+    judge = partial(judged, rules=cfg.seeds.quality, limits=limits_of(cfg.seeds.functions))
+    rows = by_block(ds, judge, concurrency=cfg.seeds.concurrency)
     return without_withdrawn(rows, withdrawn_of(cfg))
 
 
@@ -49,5 +47,4 @@ def judged(seeds: pa.Table, *, rules: QualityConfig, limits: Limits) -> pa.Table
     found = answers(partial(fault, rules=rules), items, limits)
     for place, answer in zip(places, found, strict=True):
         reasons[place] = answer.reason if isinstance(answer, Died) else answer
-    at = seeds.schema.get_field_index("drop_reason")
-    return seeds.set_column(at, "drop_reason", pa.array(reasons, pa.string()))
+    return with_columns(seeds, schemas.SEED, drop_reason=reasons)

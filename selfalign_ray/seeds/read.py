@@ -15,6 +15,7 @@ import ray
 from ray.data import Dataset
 
 from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block
 from selfalign_ray.config import RunConfig
 from selfalign_ray.done import PLACE_ID, Done, nothing_done
 from selfalign_ray.errors import UserError
@@ -81,12 +82,8 @@ def _read_files(cfg: RunConfig, done: Done) -> Dataset:
     if not refs:
         raise UserError(_nothing_in(source))
     listed = done.skipped(ray.data.from_arrow_refs(refs), PLACE_ID)
-    return listed.map_batches(
-        partial(load, max_bytes=settings.max_bytes, licenses=settings.licenses),
-        batch_size=None,
-        batch_format="pyarrow",
-        concurrency=cfg.seeds.concurrency,
-    )
+    load_files = partial(load, max_bytes=settings.max_bytes, licenses=settings.licenses)
+    return by_block(listed, load_files, concurrency=cfg.seeds.concurrency)
 
 
 def _read_tables(source: TableSource, cfg: RunConfig, done: Done) -> Dataset:
@@ -102,9 +99,8 @@ def _read_tables(source: TableSource, cfg: RunConfig, done: Done) -> Dataset:
         max_bytes=settings.max_bytes,
         rows=settings.files_per_block,
     )
-    rows = ray.data.from_arrow_refs(parts).map_batches(
-        load_parts, batch_size=None, batch_format="pyarrow", concurrency=cfg.seeds.concurrency
-    )
+    listed = ray.data.from_arrow_refs(parts)
+    rows = by_block(listed, load_parts, concurrency=cfg.seeds.concurrency)
     rows = done.skipped(rows, PLACE_ID)
     fetch = source.fetch
     if fetch is None:

@@ -7,6 +7,8 @@ from functools import partial
 import pyarrow as pa
 from ray.data import Dataset
 
+from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block, with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import keyed_int
 
@@ -30,11 +32,8 @@ def sample(ds: Dataset | None, cfg: RunConfig) -> Dataset:
     if limit is None:
         return ds
     first = partial(first_keys, run_seed=cfg.run_seed, limit=limit)
-    keys = ds.map_batches(first, batch_size=None, batch_format="pyarrow")
-    last = last_key([row[_KEY] for row in keys.iter_rows()], limit)
-    return ds.map_batches(
-        partial(sampled, run_seed=cfg.run_seed, last=last), batch_size=None, batch_format="pyarrow"
-    )
+    last = last_key([row[_KEY] for row in by_block(ds, first).iter_rows()], limit)
+    return by_block(ds, partial(sampled, run_seed=cfg.run_seed, last=last))
 
 
 def first_keys(seeds: pa.Table, *, run_seed: int, limit: int) -> pa.Table:
@@ -55,8 +54,7 @@ def sampled(seeds: pa.Table, *, run_seed: int, last: int) -> pa.Table:
         "not_sampled" if key is not None and key > last else reason
         for key, reason in zip(keys, reasons, strict=True)
     ]
-    place = seeds.schema.get_field_index("drop_reason")
-    return seeds.set_column(place, "drop_reason", pa.array(marked, pa.string()))
+    return with_columns(seeds, schemas.SEED, drop_reason=marked)
 
 
 def _keys(seeds: pa.Table, run_seed: int) -> list[int | None]:

@@ -18,6 +18,8 @@ from pathlib import Path
 import pyarrow as pa
 from ray.data import Dataset
 
+from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block, with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.seeds.config import TypecheckConfig
 from selfalign_ray.watch.tally import count
@@ -45,12 +47,7 @@ def typecheck(ds: Dataset | None, cfg: RunConfig) -> Dataset:
     section = cfg.seeds.typecheck
     if not section.enabled:
         return ds
-    return ds.map_batches(
-        ft.partial(judged, cfg=section),
-        batch_size=None,
-        batch_format="pyarrow",
-        concurrency=cfg.seeds.concurrency,
-    )
+    return by_block(ds, ft.partial(judged, cfg=section), concurrency=cfg.seeds.concurrency)
 
 
 def judged(seeds: pa.Table, cfg: TypecheckConfig) -> pa.Table:
@@ -65,10 +62,7 @@ def judged(seeds: pa.Table, cfg: TypecheckConfig) -> pa.Table:
         for place, error in zip(places, found, strict=True):
             errors[place] = error
             reasons[place] = None if error is None else "type_error"
-    columns = dict(zip(seeds.column_names, seeds.columns, strict=True))
-    columns["type_error"] = pa.array(errors, pa.string())
-    columns["drop_reason"] = pa.array(reasons, pa.string())
-    return pa.table(columns)
+    return with_columns(seeds, schemas.SEED, type_error=errors, drop_reason=reasons)
 
 
 def first_errors(codes: Sequence[str], timeout_seconds: float) -> list[str | None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 from ray.data import Dataset
 
+from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block, with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import content_id
 
@@ -25,12 +27,9 @@ def unique(ds: Dataset | None, cfg: RunConfig) -> Dataset:
         The same rows, in any order; rows dropped before pass through.
     """
     assert ds is not None
-    return (
-        ds.map_batches(with_group, batch_size=None, batch_format="pyarrow")
-        # Ray keeps the rows of a key in one block whatever its size: its own groups rest on that.
-        .repartition(cfg.seeds.unique.partitions, keys=[_GROUP])
-        .map_batches(firsts_kept, batch_size=None, batch_format="pyarrow")
-    )
+    grouped = by_block(ds, with_group)
+    # Ray keeps the rows of a key in one block whatever its size: its own groups rest on that.
+    return by_block(grouped.repartition(cfg.seeds.unique.partitions, keys=[_GROUP]), firsts_kept)
 
 
 def with_group(seeds: pa.Table) -> pa.Table:
@@ -60,6 +59,4 @@ def firsts_kept(seeds: pa.Table) -> pa.Table:
         reason if reason is not None or place in kept else "duplicate_seed"
         for place, reason in enumerate(reasons)
     ]
-    seeds = seeds.drop_columns([_GROUP])
-    place = seeds.schema.get_field_index("drop_reason")
-    return seeds.set_column(place, "drop_reason", pa.array(marked, pa.string()))
+    return with_columns(seeds.drop_columns([_GROUP]), schemas.SEED, drop_reason=marked)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
+from selfalign_ray.blocks import by_block
 from selfalign_ray.config import RunConfig
 from selfalign_ray.selection.config import BalanceConfig
 from selfalign_ray.selection.duplicates import place_of
@@ -39,16 +40,10 @@ def balance(ds: Dataset, cfg: RunConfig) -> Dataset:
         The same rows, in any order. Drop reasons: over_difficulty, over_concept.
     """
     # Of a saved stage, the other columns are then not read.
-    found = ds.select_columns(_COLUMNS).map_batches(
-        kept_rows, batch_size=None, batch_format="pyarrow"
-    )
-    rows = [row for table in collected(found) for row in table.to_pylist()]
+    found = collected(by_block(ds.select_columns(_COLUMNS), kept_rows))
+    rows = [row for table in found for row in table.to_pylist()]
     gone = ray.put(gone_of(rows, cfg.selection.balance, cfg.run_seed))
-    return ds.map_batches(
-        partial(marked, gone=gone, keys=KEYS),
-        batch_size=None,
-        batch_format="pyarrow",
-    )
+    return by_block(ds, partial(marked, gone=gone, keys=KEYS))
 
 
 def needed(cfg: BalanceConfig) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block, with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import keyed_random
 from selfalign_ray.selection.config import ChooseConfig
@@ -48,7 +49,7 @@ def choose(ds: Dataset, cfg: RunConfig) -> Dataset:
         or 0 for each. Drop reason: no_choice, no sample that passed is left.
     """
     run = partial(add_choices, cfg=cfg.selection.choose, run_seed=cfg.run_seed)
-    return ds.map_batches(run, batch_size=None, batch_format="pyarrow")
+    return by_block(ds, run)
 
 
 def add_choices(batch: pa.Table, cfg: ChooseConfig, run_seed: int) -> pa.Table:
@@ -57,11 +58,9 @@ def add_choices(batch: pa.Table, cfg: ChooseConfig, run_seed: int) -> pa.Table:
     rows = batch.select([name for name in names if name in batch.column_names]).to_pylist()
     chosen = [list(choices_of(row, cfg, run_seed)) for row in rows]
     batch = batch.take(pa.array(np.repeat(np.arange(len(rows)), [len(some) for some in chosen])))
-    columns = dict(zip(batch.column_names, batch.columns, strict=True))
-    for name in (*_COLUMNS, "drop_reason"):
-        values = [one[name] for some in chosen for one in some]
-        columns[name] = pa.array(values, schemas.SELECTED.field(name).type)
-    return pa.table(columns)
+    names = [*_COLUMNS, "drop_reason"]
+    values = {name: [one[name] for some in chosen for one in some] for name in names}
+    return with_columns(batch, schemas.SELECTED, **values)
 
 
 def choices_of(row: Row, cfg: ChooseConfig, run_seed: int) -> Iterator[Row]:

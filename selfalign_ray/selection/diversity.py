@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
+from selfalign_ray.blocks import by_block
 from selfalign_ray.config import RunConfig
 from selfalign_ray.errors import UserError
 from selfalign_ray.ids import keyed_int
@@ -49,13 +50,10 @@ def diversity(ds: Dataset, cfg: RunConfig) -> Dataset:
     """
     section = cfg.selection.diversity
     # Of a saved stage, the other columns are then not read.
-    texts = ds.select_columns(["seed_id", "instruction", "drop_reason"]).map_batches(
-        ft.partial(embedded, model=section.model), batch_size=None, batch_format="pyarrow"
-    )
-    said = ray.put(said_of(collected(texts), section, cfg.run_seed))
-    return ds.map_batches(
-        ft.partial(marked, gone=said, keys=("seed_id",)), batch_size=None, batch_format="pyarrow"
-    )
+    texts = ds.select_columns(["seed_id", "instruction", "drop_reason"])
+    vectors = collected(by_block(texts, ft.partial(embedded, model=section.model)))
+    said = ray.put(said_of(vectors, section, cfg.run_seed))
+    return by_block(ds, ft.partial(marked, gone=said, keys=("seed_id",)))
 
 
 def check_diversity(cfg: DiversityConfig) -> None:

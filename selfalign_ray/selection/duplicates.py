@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
+from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block, with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import content_id, keyed_int
 from selfalign_ray.near_copies import near_copies
@@ -64,23 +66,14 @@ def duplicates(ds: Dataset, cfg: RunConfig) -> Dataset:
     ]
     for enabled, key_of, reason in steps:
         if enabled:
-            keyed = ds.map_batches(
-                partial(add_key, key_of=key_of, parts=section.partitions),
-                batch_size=None,
-                batch_format="pyarrow",
-            )
+            keyed = by_block(ds, partial(add_key, key_of=key_of, parts=section.partitions))
             ds = keyed.groupby(_PART, num_partitions=section.partitions).map_groups(
                 partial(keep_first, reason=reason, run_seed=cfg.run_seed), batch_format="pyarrow"
             )
     if section.near.enabled:
         ds = ds.materialize()  # it is read twice, and what is above it would run twice
-        texts = ds.map_batches(near_texts, batch_size=None, batch_format="pyarrow")
-        gone = ray.put(near_copies(texts, section.near, cfg.run_seed))
-        ds = ds.map_batches(
-            partial(_near_marked, gone=gone, run_seed=cfg.run_seed),
-            batch_size=None,
-            batch_format="pyarrow",
-        )
+        gone = ray.put(near_copies(by_block(ds, near_texts), section.near, cfg.run_seed))
+        ds = by_block(ds, partial(_near_marked, gone=gone, run_seed=cfg.run_seed))
     return ds
 
 
@@ -118,9 +111,8 @@ def keep_first(part: pa.Table, reason: str, run_seed: int) -> pa.Table:
         row["drop_reason"] if row[_KEY] is None or index in kept else reason
         for index, row in enumerate(rows)
     ]
-    columns = dict(zip(part.column_names, part.columns, strict=True))
-    columns["drop_reason"] = pa.array(reasons, pa.string())
-    return pa.table(columns).drop_columns([_KEY, _PART])
+    part = part.drop_columns([_KEY, _PART])
+    return with_columns(part, schemas.SELECTED, drop_reason=reasons)
 
 
 def near_texts(batch: pa.Table) -> pa.Table:

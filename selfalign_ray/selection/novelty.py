@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
+from selfalign_ray.blocks import by_block
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import content_id
 from selfalign_ray.minhash import Ints
@@ -75,14 +76,11 @@ def novelty(ds: Dataset, cfg: RunConfig) -> Dataset:
         the first that stays and is like it, and their `rouge_l`.
     """
     # Of a saved stage, the other columns are then not read.
-    texts = ds.select_columns(["seed_id", "instruction", "drop_reason"]).map_batches(
-        partial(signed, run_seed=cfg.run_seed), batch_size=None, batch_format="pyarrow"
-    )
-    table = pa.concat_tables([_SIGNED.empty_table(), *collected(texts)])
+    texts = ds.select_columns(["seed_id", "instruction", "drop_reason"])
+    tables = collected(by_block(texts, partial(signed, run_seed=cfg.run_seed)))
+    table = pa.concat_tables([_SIGNED.empty_table(), *tables])
     gone = ray.put(gone_of(table, share_of(cfg.selection.novelty.rouge_l)))
-    return ds.map_batches(
-        partial(marked, gone=gone, keys=("seed_id",)), batch_size=None, batch_format="pyarrow"
-    )
+    return by_block(ds, partial(marked, gone=gone, keys=("seed_id",)))
 
 
 def signed(batch: pa.Table, run_seed: int) -> pa.Table:
@@ -168,12 +166,9 @@ def _beside(
     # Of near lengths in a part: a text is compared with texts of near length alone.
     by_length = np.array_split(rows[np.argsort(texts.sizes[rows], kind="stable")], parts)
     work = [(part, ray.put(texts.take(part))) for part in by_length]
-    done = ray.data.range(parts, override_num_blocks=parts).map_batches(
-        partial(_first_kept, work=work, kept=kept, share=share),
-        batch_size=None,
-        batch_format="pyarrow",
-    )
-    return pa.concat_tables([_FOUND.empty_table(), *collected(done)])
+    numbers = ray.data.range(parts, override_num_blocks=parts)
+    done = collected(by_block(numbers, partial(_first_kept, work=work, kept=kept, share=share)))
+    return pa.concat_tables([_FOUND.empty_table(), *done])
 
 
 def _first_kept(

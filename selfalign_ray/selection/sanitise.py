@@ -14,6 +14,7 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block, with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.hops.config import RecipeConfig
 from selfalign_ray.ids import keyed_random
@@ -69,7 +70,7 @@ def sanitise(ds: Dataset, cfg: RunConfig) -> Dataset:
         cfg=cfg.selection.sanitise,
         run_seed=cfg.run_seed,
     )
-    return ds.map_batches(run, batch_size=None, batch_format="pyarrow")
+    return by_block(ds, run)
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,12 @@ def add_sanitised(batch: pa.Table, rules: Rules, cfg: SanitiseConfig, run_seed: 
     names = ["seed_id", "instruction", "samples", "verdicts", *GATED, "drop_reason"]
     rows = batch.select([name for name in names if name in batch.column_names]).to_pylist()
     results = [sanitised_row(row, rules, cfg, run_seed) for row in rows]
-    columns = dict(zip(batch.column_names, batch.columns, strict=True))
-    columns["sanitised"] = pa.array(
-        [samples for samples, _ in results], schemas.SELECTED.field("sanitised").type
+    return with_columns(
+        batch,
+        schemas.SELECTED,
+        sanitised=[samples for samples, _ in results],
+        drop_reason=[reason for _, reason in results],
     )
-    columns["drop_reason"] = pa.array([reason for _, reason in results], pa.string())
-    return pa.table(columns)
 
 
 def sanitised_row(

@@ -13,6 +13,7 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from selfalign_ray import schemas
+from selfalign_ray.blocks import with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.validation.config import CrossExecutionConfig
@@ -90,13 +91,13 @@ def add_agreement(block: pa.Table, sandbox: Sandbox, cfg: CrossExecutionConfig) 
         whole = matrices.get(number)
         row["cross_execution"] = scores(whole, row, cfg) if whole else []
         row["agreement"] = _agreement(whole) if whole else None
-    columns = dict(zip(block.column_names, block.columns, strict=True))
-    for name in ("cross_execution", "agreement"):
-        found = [row[name] for row in rows]
-        columns[name] = pa.array(found, schemas.CHECKED.field(name).type)
-    reasons = [reason_of(row, "cross_execution", _ORDER) for row in rows]
-    columns["drop_reason"] = pa.array(reasons, pa.string())
-    return pa.table(columns)
+    return with_columns(
+        block,
+        schemas.CHECKED,
+        cross_execution=[row["cross_execution"] for row in rows],
+        agreement=[row["agreement"] for row in rows],
+        drop_reason=[reason_of(row, "cross_execution", _ORDER) for row in rows],
+    )
 
 
 def matrix_of(row: Row, cfg: CrossExecutionConfig) -> _Matrix:

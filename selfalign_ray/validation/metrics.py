@@ -18,6 +18,7 @@ from radon.visitors import ComplexityVisitor
 from ray.data import Dataset
 
 from selfalign_ray import schemas
+from selfalign_ray.blocks import by_block, with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.validation import docstrings
 from selfalign_ray.validation.alignment import Asked, asked_by, unmet_by
@@ -54,9 +55,7 @@ def metrics(ds: Dataset, cfg: RunConfig) -> Dataset:
         trivial_tests, few_asserts, pep8, untyped, undocumented, undescribed, complex or
         misaligned.
     """
-    return ds.map_batches(
-        partial(add_metrics, cfg=cfg.validation.metrics), batch_size=None, batch_format="pyarrow"
-    )
+    return by_block(ds, partial(add_metrics, cfg=cfg.validation.metrics))
 
 
 def add_metrics(batch: pa.Table, cfg: MetricsConfig) -> pa.Table:
@@ -70,10 +69,7 @@ def add_metrics(batch: pa.Table, cfg: MetricsConfig) -> pa.Table:
     for (place, sample), counted in zip(programs, violations, strict=True):
         found[place].append(measure(sample, asked[place], counted, cfg))
     reasons = [row["drop_reason"] or reason_of(ms) for row, ms in zip(rows, found, strict=True)]
-    columns = dict(zip(batch.column_names, batch.columns, strict=True))
-    columns["metrics"] = pa.array(found, schemas.EXECUTED.field("metrics").type)
-    columns["drop_reason"] = pa.array(reasons, pa.string())
-    return pa.table(columns)
+    return with_columns(batch, schemas.EXECUTED, metrics=found, drop_reason=reasons)
 
 
 def passing(row: Row) -> list[Row]:

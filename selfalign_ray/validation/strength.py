@@ -14,6 +14,7 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from selfalign_ray import schemas
+from selfalign_ray.blocks import with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import keyed_random
 from selfalign_ray.sandbox.pool import Sandbox
@@ -111,12 +112,9 @@ def add_strength(block: pa.Table, sandbox: Sandbox, cfg: StrengthConfig, run_see
         rows[subject.row]["strength"] += _measures(subject, cfg)
     for row in rows:
         row["strength"].sort(key=lambda measures: measures["sample_index"])
-    columns = dict(zip(block.column_names, block.columns, strict=True))
     found = [row["strength"] for row in rows]
-    columns["strength"] = pa.array(found, schemas.CHECKED.field("strength").type)
     reasons = [reason_of(row, "strength", _ORDER) for row in rows]
-    columns["drop_reason"] = pa.array(reasons, pa.string())
-    return pa.table(columns)
+    return with_columns(block, schemas.CHECKED, strength=found, drop_reason=reasons)
 
 
 def _subjects(number: int, row: Row, cfg: StrengthConfig) -> list[_Subject]:
