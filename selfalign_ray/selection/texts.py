@@ -9,7 +9,7 @@ import tokenize
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from selfalign_ray.validation.definitions import definitions, parse
+from selfalign_ray.validation.definitions import Function, definitions, last_name, parse
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[ \t]*$", re.MULTILINE)
 _PYTHON = ("", "py", "python", "python3")
@@ -150,12 +150,12 @@ def _same_tree(code: str, other: str) -> bool:
 
 def _is_protocol(node: ast.ClassDef) -> bool:
     bases = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]
-    return any(_last_name(base) == "Protocol" for base in bases)
+    return any(last_name(base) == "Protocol" for base in bases)
 
 
-def _may_be_empty(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _may_be_empty(function: Function) -> bool:
     is_special = function.name.startswith("__") and function.name.endswith("__")
-    return is_special or any(_last_name(d) in _BODILESS for d in function.decorator_list)
+    return is_special or any(last_name(d) in _BODILESS for d in function.decorator_list)
 
 
 def _does_nothing(statement: ast.stmt, *, method: bool) -> bool:
@@ -163,9 +163,5 @@ def _does_nothing(statement: ast.stmt, *, method: bool) -> bool:
         case ast.Pass() | ast.Expr(value=ast.Constant()):
             return True
         case ast.Raise(exc=ast.Call(func=raised)) | ast.Raise(exc=raised):
-            return not method and _last_name(raised) == "NotImplementedError"
+            return not method and last_name(raised) == "NotImplementedError"
     return False
-
-
-def _last_name(node: ast.AST | None) -> str:
-    return getattr(node, "attr", None) or getattr(node, "id", None) or ""

@@ -14,7 +14,16 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from selfalign_ray.validation.definitions import FUNCTIONS, Function, definitions, parameters, parse
+from selfalign_ray.validation.definitions import (
+    FUNCTIONS,
+    Function,
+    definitions,
+    imports,
+    is_stored,
+    last_name,
+    parameters,
+    parse,
+)
 
 
 class Asked(NamedTuple):
@@ -119,7 +128,7 @@ def unmet_by(tree: ast.Module, asked: list[Asked]) -> list[Asked]:
     names = {a.name for a in asked if a.kind == "function"} & functions.keys()
     named = [functions[name] for name in sorted(names)]
     theirs = {p.arg for f in named or functions.values() for p in parameters(f, method=False)}
-    assigned = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _stores(n)}
+    assigned = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and is_stored(n)}
     met: dict[str, Callable[[str], bool]] = {
         "function": lambda name: name in functions or name in assigned or name in classes,
         "class": lambda name: name in classes or name in assigned,
@@ -206,7 +215,7 @@ _WORDS = {
 def uses(tree: ast.Module, means: str) -> bool:
     """Whether the code uses something forbidden: a word of `_WORDS`, or a name."""
     nodes = list(ast.walk(tree))
-    modules = {module for node in nodes for module in _imported(node)}
+    modules = set(imports(tree))
     match means:
         case "recursion":
             return any(_calls_itself(node) for node in nodes if isinstance(node, FUNCTIONS))
@@ -240,17 +249,9 @@ def uses(tree: ast.Module, means: str) -> bool:
 
 def _calls_itself(function: Function) -> bool:
     return any(
-        isinstance(node, ast.Call)
-        and function.name in (getattr(node.func, "id", ""), getattr(node.func, "attr", ""))
+        isinstance(node, ast.Call) and last_name(node.func) == function.name
         for node in ast.walk(function)
     )
-
-
-def _imported(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Import):
-        yield from (alias.name.partition(".")[0] for alias in node.names)
-    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        yield node.module.partition(".")[0]
 
 
 def _may_return(functions: list[Function], asked: str) -> bool:
@@ -271,22 +272,14 @@ def _names_type(annotation: ast.expr, names: set[str]) -> bool:
         case ast.BinOp(left=left, right=right):
             return _names_type(left, names) or _names_type(right, names)
         case ast.Subscript(value=value, slice=inner):
-            outer = _last_name(value)
+            outer = last_name(value)
             if outer in ("Optional", "Union", "Annotated", "Awaitable", "Coroutine"):
                 parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
                 return any(_names_type(part, names) for part in parts)
             return outer in names or outer == "Literal"
-    name = _last_name(annotation)
+    name = last_name(annotation)
     # Of a name that is no type of these tables (a type variable, an own class) nothing is known.
     return name in names or name not in _KNOWN
 
 
 _KNOWN = frozenset().union(*_TYPES.values()) | {"None", "bytes", "complex"}
-
-
-def _last_name(node: ast.AST) -> str:
-    return getattr(node, "attr", None) or getattr(node, "id", None) or ""
-
-
-def _stores(name: ast.Name) -> bool:
-    return isinstance(name.ctx, ast.Store)

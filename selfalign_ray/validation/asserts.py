@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from typing import NamedTuple
 
+from selfalign_ray.validation.definitions import is_stored, last_name
+
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _SCOPES = (*_DEFINITIONS, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _BINDINGS = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)
@@ -45,7 +47,7 @@ def count_asserts(solution: ast.Module, tests: ast.Module) -> AssertCounts:
     again = {node.name for node in tests.body if isinstance(node, _DEFINITIONS)}
     functions = {n.name for n in solution.body if isinstance(n, _DEFINITIONS)} - again
     tree = _Tree(tests)
-    bound = {n.id for n in tree.nodes if isinstance(n, ast.Name) and _stores(n)}
+    bound = {n.id for n in tree.nodes if isinstance(n, ast.Name) and is_stored(n)}
     reached = _reached(tree, _module_names(solution) - again, bound)
     claims = list(_claims(tests, functions))
     telling = [c.about for c in claims if not (c.holds or reached.isdisjoint(tree.names(*c.about)))]
@@ -57,7 +59,7 @@ def count_asserts(solution: ast.Module, tests: ast.Module) -> AssertCounts:
 
 def expects(node: ast.AST) -> bool:
     """Whether it is a call that expects an exception or a warning."""
-    name = _called(node) if isinstance(node, ast.Call) else ""
+    name = last_name(node.func) if isinstance(node, ast.Call) else ""
     return name in ("raises", "warns") or name.startswith(("assertRaises", "assertWarns"))
 
 
@@ -132,7 +134,7 @@ def _flows(tree: _Tree, bound: set[str]) -> Iterator[tuple[Set[str], Set[str]]]:
         elif isinstance(node, ast.Call):
             used = tree.names(node)
             yield used, used & changeable
-            yield used, parameters.get(_called(node), set())
+            yield used, parameters.get(last_name(node.func), set())
         elif isinstance(node, _DEFINITIONS):
             yield tree.names(*node.body), {node.name}
         elif isinstance(node, ast.comprehension):
@@ -166,7 +168,7 @@ def _fixed(tree: _Tree) -> set[str]:
         if isinstance(node, ast.Assign) and all(isinstance(t, ast.Name) for t in node.targets):
             for name in _roots(node.targets):
                 values.setdefault(name, []).append(node.value)
-    uses = Counter(n.id for n in tree.nodes if isinstance(n, ast.Name) and _stores(n))
+    uses = Counter(n.id for n in tree.nodes if isinstance(n, ast.Name) and is_stored(n))
     return {
         name
         for name, found in values.items()
@@ -191,7 +193,7 @@ def _module_names(module: ast.Module) -> set[str]:
         for child in ast.iter_child_nodes(todo.pop()):
             if isinstance(child, _DEFINITIONS):
                 names.add(child.name)
-            elif isinstance(child, ast.Name) and _stores(child):
+            elif isinstance(child, ast.Name) and is_stored(child):
                 names.add(child.id)
             if not isinstance(child, _SCOPES):
                 todo.append(child)
@@ -213,30 +215,20 @@ def _roots(targets: Iterable[ast.AST | None]) -> set[str]:
     return names
 
 
-def _stores(name: ast.Name) -> bool:
-    return isinstance(name.ctx, ast.Store)
-
-
-def _called(call: ast.Call) -> str:
-    """The last part of the called name; empty where it has none."""
-    func = call.func
-    return getattr(func, "id", "") or getattr(func, "attr", "")
-
-
 def _is_assert(call: ast.Call) -> bool:
     method = isinstance(call.func, ast.Attribute)
-    return method and (_called(call).startswith("assert") or expects(call))
+    return method and (last_name(call.func).startswith("assert") or expects(call))
 
 
 def _subjects(call: ast.Call) -> list[ast.AST]:
     """The arguments; where it is no method of unittest.TestCase, what it is called on as well."""
-    if _called(call).startswith("assert_"):
+    if last_name(call.func).startswith("assert_"):
         return [call]
     return [*call.args, *(keyword.value for keyword in call.keywords)]
 
 
 def _call_holds(call: ast.Call, functions: set[str]) -> bool:
-    if _called(call) == "assertTrue":
+    if last_name(call.func) == "assertTrue":
         return bool(call.args) and _always(call.args[0], functions)
     return len(call.args) > 1 and _same(call.args[0], call.args[1])
 

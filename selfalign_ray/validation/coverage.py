@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 
 from selfalign_ray.ids import content_id
 from selfalign_ray.sandbox.suite import main_guard
-from selfalign_ray.validation.definitions import define_lambdas, parse
+from selfalign_ray.validation.definitions import FUNCTIONS, Function, define_lambdas, parse
 
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _Marks = frozenset[int]  # set if any of them was reached
 Place = tuple[int, int]  # line and column where a statement begins
@@ -155,7 +154,7 @@ class _Marker:
         self.count += 1
         return self.count - 1
 
-    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    def _function(self, node: Function) -> None:
         outer = self._tries, self._loops
         self._tries, self._loops = [], 0
         node.body, entered = self.block(node.body, docstring=True)

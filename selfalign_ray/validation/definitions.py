@@ -1,4 +1,4 @@
-"""The functions and classes of a syntax tree."""
+"""Reading syntax trees: what several readers ask of them."""
 
 from __future__ import annotations
 
@@ -75,6 +75,40 @@ def _defined(node: ast.stmt) -> ast.stmt:
             function.body = [ast.copy_location(ast.Return(given.body), given.body)]
             return ast.copy_location(function, node)
     return node
+
+
+def own_nodes(function: Function) -> Iterator[ast.AST]:
+    """The nodes of a function's body, those of functions and classes within it apart."""
+    todo: list[ast.AST] = [*function.body]
+    while todo:
+        node = todo.pop()
+        yield node
+        if not isinstance(node, (*FUNCTIONS, ast.Lambda, ast.ClassDef)):
+            todo += ast.iter_child_nodes(node)
+
+
+def imports(tree: ast.AST) -> list[str]:
+    """The top-level modules that are imported anywhere, sorted."""
+    modules: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            modules.add(node.module.partition(".")[0])
+    return sorted(modules)
+
+
+def last_name(node: ast.AST | None) -> str:
+    """The last part of a name with dots; empty where the node is none."""
+    return getattr(node, "attr", None) or getattr(node, "id", None) or ""
+
+
+def is_none(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def is_stored(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
 
 
 def parse(code: str) -> ast.Module | None:

@@ -15,10 +15,17 @@ from typing import Any
 import docstring_parser
 import ruff
 
-from selfalign_ray.validation.definitions import FUNCTIONS, Definition, definitions, parameters
+from selfalign_ray.validation.definitions import (
+    FUNCTIONS,
+    Definition,
+    definitions,
+    is_none,
+    last_name,
+    own_nodes,
+    parameters,
+)
 
 _TIMEOUT_SECONDS = 60.0  # of a checker that takes milliseconds
-_SCOPES = (*FUNCTIONS, ast.ClassDef, ast.Lambda)
 
 
 def pep257_violations(codes: Sequence[str]) -> list[int | None]:
@@ -102,14 +109,14 @@ def _to_describe(found: Definition) -> Iterator[tuple[str, str]]:
     assert isinstance(function, FUNCTIONS)
     for parameter in parameters(function, method=found.method):
         yield "parameter", parameter.arg
-    for node in _own_nodes(function):
+    for node in own_nodes(function):
         match node:
-            case ast.Return(value=ast.expr() as value) if not _is_none(value):
+            case ast.Return(value=ast.expr() as value) if not is_none(value):
                 yield "result", ""
             case ast.Yield() | ast.YieldFrom():
                 yield "result", ""
             case ast.Raise(exc=ast.Call(func=raised)) | ast.Raise(exc=ast.expr() as raised):
-                name = str(getattr(raised, "attr", None) or getattr(raised, "id", ""))
+                name = last_name(raised)
                 if name[:1].isupper():  # else a variable that holds an exception
                     yield "exception", name
 
@@ -126,17 +133,3 @@ def _described(docstring: str) -> Iterator[tuple[str, str]]:
         yield "result", ""
     for raised in parsed.raises:
         yield "exception", (raised.type_name or "").rpartition(".")[2]
-
-
-def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
-    """What is in a function and in none within it."""
-    todo = list(ast.iter_child_nodes(function))
-    while todo:
-        node = todo.pop()
-        yield node
-        if not isinstance(node, _SCOPES):
-            todo += ast.iter_child_nodes(node)
-
-
-def _is_none(value: ast.expr) -> bool:
-    return isinstance(value, ast.Constant) and value.value is None

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from selfalign_ray.validation.definitions import last_name
+
 _PASSING_ON = {"round", "list", "tuple", "set", "sorted", "run", "approx", "bool", "str"}
 _MOST_CASES = 200  # of a loop over literals
 # The first that fits names what an assert asks for.
@@ -84,13 +86,13 @@ def _kind_of(test: ast.expr) -> str:
     if isinstance(test, ast.BoolOp):
         return _kind_of(test.values[0])
     for node in ast.walk(test):
-        if isinstance(node, ast.Call) and _called(node) in {"isclose", "allclose", "approx"}:
+        if isinstance(node, ast.Call) and last_name(node.func) in {"isclose", "allclose", "approx"}:
             return "approximate"
     if isinstance(test, ast.Compare):
-        near = isinstance(test.left, ast.Call) and _called(test.left) in {"abs", "fabs"}
+        near = isinstance(test.left, ast.Call) and last_name(test.left.func) in {"abs", "fabs"}
         kind = _OPERATORS.get(type(test.ops[0]), "order")
         return "approximate" if near and kind == "order" else kind
-    return _CALLS.get(_called(test), "truth") if isinstance(test, ast.Call) else "truth"
+    return _CALLS.get(last_name(test.func), "truth") if isinstance(test, ast.Call) else "truth"
 
 
 def _tables(tests: ast.Module) -> dict[str, ast.expr]:
@@ -183,7 +185,7 @@ def _expectation(
     given = [*call.args, *(keyword.value for keyword in named)]
     try:
         arguments = tuple(literal(known.get(_id(a), a)) for a in given)
-        return Expectation(_called(call), arguments, literal(known.get(_id(value), value)))
+        return Expectation(last_name(call.func), arguments, literal(known.get(_id(value), value)))
     except ValueError:
         return None
 
@@ -206,8 +208,8 @@ def _passed_on(node: ast.expr) -> ast.expr:
         match node:
             case ast.Await(value=inner):
                 node = inner
-            case ast.Call(args=[inner, *_]) if _called(node) in _PASSING_ON and not (
-                isinstance(inner, ast.Constant) and _called(node) == "run"
+            case ast.Call(args=[inner, *_]) if last_name(node.func) in _PASSING_ON and not (
+                isinstance(inner, ast.Constant) and last_name(node.func) == "run"
             ):
                 node = inner
             case _:
@@ -216,9 +218,3 @@ def _passed_on(node: ast.expr) -> ast.expr:
 
 def _id(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
-
-
-def _called(node: ast.expr) -> str:
-    """The last part of the called name; empty where it has none."""
-    func = getattr(node, "func", None)
-    return getattr(func, "id", "") or getattr(func, "attr", "")

@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterator
 
 from selfalign_ray.validation.asserts import expects
-from selfalign_ray.validation.coverage import FUNCTIONS
+from selfalign_ray.validation.definitions import FUNCTIONS, Function
 
 _BUILTINS = frozenset(dir(builtins))
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
 _NO_NAME = re.compile(r"NameError: name '(\w+)' is not defined")
 _NO_IMPORT = re.compile(r"ImportError: cannot import name '(\w+)'|ModuleNotFoundError: ")
 _NO_ATTRIBUTE = re.compile(
@@ -95,7 +94,7 @@ def _calls(tests: ast.Module, names: set[str]) -> Iterator[tuple[str, ast.Call]]
         todo += ast.iter_child_nodes(node)
 
 
-def _takes(function: _Function, call: ast.Call) -> bool:
+def _takes(function: Function, call: ast.Call) -> bool:
     """Whether the function can be called so; True where the call unpacks something."""
     if any(isinstance(a, ast.Starred) for a in call.args) or any(not k.arg for k in call.keywords):
         return True

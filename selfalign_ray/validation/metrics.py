@@ -24,7 +24,7 @@ from selfalign_ray.validation import docstrings
 from selfalign_ray.validation.alignment import Asked, asked_by, unmet_by
 from selfalign_ray.validation.asserts import count_asserts
 from selfalign_ray.validation.config import MetricsConfig
-from selfalign_ray.validation.definitions import FUNCTIONS, definitions, parameters, parse
+from selfalign_ray.validation.definitions import FUNCTIONS, definitions, imports, parameters, parse
 
 Row = dict[str, Any]
 _ORDER = (
@@ -216,17 +216,6 @@ def alignment(tree: ast.Module, asked: list[Asked]) -> Row:
 def asserts(solution: ast.Module, tests: ast.Module) -> Row:
     """How many asserts the tests have, and how many of them say nothing (asserts.py)."""
     return count_asserts(solution, tests)._asdict()
-
-
-def imports(tree: ast.Module) -> list[str]:
-    """The top-level modules that are imported anywhere, sorted."""
-    modules: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            modules.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            modules.add(node.module.partition(".")[0])
-    return sorted(modules)
 
 
 def _of_tree(tree: ast.Module) -> Row:

@@ -14,7 +14,8 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from selfalign_ray.validation.coverage import FUNCTIONS, Place, place_of
+from selfalign_ray.validation.coverage import Place, place_of
+from selfalign_ray.validation.definitions import FUNCTIONS, is_none
 
 _NEGATED: dict[type, type[ast.cmpop]] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE,
@@ -137,7 +138,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         case ast.Constant(value=value):
             if (other := _other(value)) is not None:
                 yield "constant", ast.Constant(other)
-        case ast.Return(value=value) if value is not None and not _is_none(value):
+        case ast.Return(value=value) if value is not None and not is_none(value):
             yield "return", ast.Return(None)
 
 
@@ -212,7 +213,3 @@ def _is_text(node: ast.AST | None) -> bool:
     return isinstance(node, ast.JoinedStr) or (
         isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
     )
-
-
-def _is_none(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from selfalign_ray.validation.coverage import FUNCTIONS, Place, place_of
+from selfalign_ray.validation.coverage import Place, place_of
+from selfalign_ray.validation.definitions import FUNCTIONS, Function, is_none, own_nodes
 from selfalign_ray.validation.expectations import Expectation, expectations, names_of
 
 _NEUTRAL = {
@@ -26,7 +27,7 @@ class Stub(NamedTuple):
 
 class _Target(NamedTuple):
     name: str
-    node: ast.FunctionDef | ast.AsyncFunctionDef
+    node: Function
     in_class: bool
 
 
@@ -80,7 +81,7 @@ def _values(target: _Target, expected: list[Expectation]) -> Iterator[tuple[str,
     """What the function returns instead, in words and as an expression."""
     yield "None", ast.Constant(None)
     node = target.node
-    if not any(_gives(n) for n in _own_nodes(node)):
+    if not any(_gives(n) for n in own_nodes(node)):
         return
     constant = ast.parse(repr(_constant(node, expected)), mode="eval").body
     yield "a constant", constant
@@ -91,32 +92,20 @@ def _values(target: _Target, expected: list[Expectation]) -> Iterator[tuple[str,
         yield "its first argument", ast.Name(own[0].arg, ast.Load())
 
 
-def _body(node: ast.FunctionDef | ast.AsyncFunctionDef, value: ast.expr) -> list[ast.stmt]:
-    is_none = isinstance(value, ast.Constant) and value.value is None
-    if any(isinstance(n, ast.Yield | ast.YieldFrom) for n in _own_nodes(node)):
+def _body(node: Function, value: ast.expr) -> list[ast.stmt]:
+    if any(isinstance(n, ast.Yield | ast.YieldFrom) for n in own_nodes(node)):
         given: list[ast.stmt] = [ast.Expr(ast.Yield(value))]
-        return [ast.Return(None), *given] if is_none else given
+        return [ast.Return(None), *given] if is_none(value) else given
     return [ast.Return(value)]
-
-
-def _own_nodes(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
-    """The nodes of a function, those of functions and classes within it apart."""
-    todo: list[ast.AST] = [*function.body]
-    while todo:
-        node = todo.pop()
-        yield node
-        if not isinstance(node, (*FUNCTIONS, ast.Lambda, ast.ClassDef)):
-            todo += ast.iter_child_nodes(node)
 
 
 def _gives(node: ast.AST) -> bool:
     if isinstance(node, ast.Return):
-        is_none = isinstance(node.value, ast.Constant) and node.value.value is None
-        return node.value is not None and not is_none
+        return node.value is not None and not is_none(node.value)
     return isinstance(node, ast.Yield | ast.YieldFrom)
 
 
-def _constant(function: ast.FunctionDef | ast.AsyncFunctionDef, expected: list[Expectation]) -> Any:
+def _constant(function: Function, expected: list[Expectation]) -> Any:
     values = [e.value for e in expected if e.name == function.name]
     counts = Counter(map(repr, values))
     for value in values:

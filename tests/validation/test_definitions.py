@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from selfalign_ray.validation.definitions import define_lambdas, parse
+from selfalign_ray.validation.definitions import define_lambdas, imports, parse
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,8 @@ def test_a_byte_order_mark_is_no_part_of_the_code() -> None:
     assert ast.dump(tree, include_attributes=True) == ast.dump(
         ast.parse("x = 1"), include_attributes=True
     )
+
+
+def test_imports_are_top_level_modules() -> None:
+    code = "import os.path, re\nfrom . import near\ndef f():\n    from collections.abc import Set"
+    assert imports(ast.parse(code)) == ["collections", "os", "re"]
