@@ -1,17 +1,44 @@
-"""The gates on samples that passed: which samples are left, and why a row has none."""
+"""The gates on samples that passed: what they refuse, what is left, and why a row has none."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-from selfalign_ray.validation.metrics import passing
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 SANDBOX_FAILED = "sandbox_failed"  # the gate of what the sandbox could not run: no fault of the row
 # Columns with a value for each sample, `gate` among its fields. A row may lack some.
 GATED = ("metrics", "strength", "cross_execution", "judge")
+
+
+class Limit(NamedTuple):
+    """What a gate asks of a measure: at least, at most, or nothing where both are null."""
+
+    gate: str
+    value: float | None  # null: could not be measured
+    least: float | None = None
+    most: float | None = None
+
+
+def refused_by(limits: Iterable[Limit]) -> str | None:
+    """The first gate that refuses its measure; what could not be measured is `unmeasured`."""
+    for gate, value, least, most in limits:
+        if least is None and most is None:
+            continue
+        if value is None:
+            return "unmeasured"
+        if (least is not None and value < least) or (most is not None and value > most):
+            return gate
+    return None
+
+
+def passing(row: Row) -> list[Row]:
+    """The samples of a kept row whose verdict is passed."""
+    if row["drop_reason"] is not None:
+        return []
+    passed = {v["sample_index"] for v in row["verdicts"] or () if v["verdict"] == "passed"}
+    return [sample for sample in row["samples"] or () if sample["sample_index"] in passed]
 
 
 def measures_of(row: Row) -> dict[int, Row]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import io
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -25,6 +24,7 @@ from selfalign_ray.validation.alignment import Asked, asked_by, unmet_by
 from selfalign_ray.validation.asserts import count_asserts
 from selfalign_ray.validation.config import MetricsConfig
 from selfalign_ray.validation.definitions import FUNCTIONS, definitions, imports, parameters, parse
+from selfalign_ray.validation.gates import Limit, passing, reason_of, refused_by
 
 Row = dict[str, Any]
 _ORDER = (
@@ -65,27 +65,13 @@ def add_metrics(batch: pa.Table, cfg: MetricsConfig) -> pa.Table:
     programs = [(place, s) for place, row in enumerate(rows) for s in passing(row)]
     asked = [asked_by(row["instruction"] or "") for row in rows]
     violations = docstring_violations([sample for _, sample in programs], cfg)
-    found: list[list[Row]] = [[] for _ in rows]
+    for row in rows:
+        row["metrics"] = []
     for (place, sample), counted in zip(programs, violations, strict=True):
-        found[place].append(measure(sample, asked[place], counted, cfg))
-    reasons = [row["drop_reason"] or reason_of(ms) for row, ms in zip(rows, found, strict=True)]
+        rows[place]["metrics"].append(measure(sample, asked[place], counted, cfg))
+    found = [row["metrics"] for row in rows]
+    reasons = [reason_of(row, "metrics", _ORDER) for row in rows]
     return with_columns(batch, schemas.EXECUTED, metrics=found, drop_reason=reasons)
-
-
-def passing(row: Row) -> list[Row]:
-    """The samples of a kept row whose verdict is passed."""
-    if row["drop_reason"] is not None:
-        return []
-    passed = {v["sample_index"] for v in row["verdicts"] or () if v["verdict"] == "passed"}
-    return [sample for sample in row["samples"] or () if sample["sample_index"] in passed]
-
-
-def reason_of(found: list[Row]) -> str | None:
-    """The gate that refused most of the samples; None where one is left or none passed."""
-    gates = Counter(str(m["gate"]) for m in found if m["gate"] is not None)
-    if gates.total() < len(found) or not found:
-        return None
-    return min(gates, key=lambda gate: (-gates[gate], _ORDER.index(gate)))
 
 
 def docstring_violations(samples: Sequence[Row], cfg: MetricsConfig) -> list[int | None]:
@@ -124,22 +110,19 @@ def gate_of(measures: Row, cfg: MetricsConfig) -> str | None:
     telling = _minus(measures["asserts"], measures["trivial_asserts"])
     distinct = _minus(telling, measures["repeated_asserts"])
     unmet = None if measures["unmet"] is None else len(measures["unmet"])
-    at_least = [
-        ("trivial_tests", telling, 1 if cfg.refuse_trivial_tests else None),
-        ("few_asserts", distinct, cfg.min_asserts),
-        ("pep8", _minus(0, measures["pep8_per_line"]), _minus(0, cfg.max_pep8_per_line)),
-        ("untyped", measures["type_coverage"], cfg.min_type_coverage),
-        ("undocumented", measures["docstring_coverage"], cfg.min_docstring_coverage),
-        ("undescribed", measures["docstring_completeness"], cfg.min_docstring_completeness),
-        ("complex", _minus(0, measures["complexity_max"]), _minus(0, cfg.max_complexity)),
-        ("misaligned", _minus(0, unmet), 0 if cfg.refuse_unmet else None),
-    ]
-    for gate, value, least in at_least:
-        if least is not None and value is None:
-            return "unmeasured"
-        if least is not None and value is not None and value < least:
-            return gate
-    return None
+    described = measures["docstring_completeness"]
+    return refused_by(
+        [
+            Limit("trivial_tests", telling, least=1 if cfg.refuse_trivial_tests else None),
+            Limit("few_asserts", distinct, least=cfg.min_asserts),
+            Limit("pep8", measures["pep8_per_line"], most=cfg.max_pep8_per_line),
+            Limit("untyped", measures["type_coverage"], least=cfg.min_type_coverage),
+            Limit("undocumented", measures["docstring_coverage"], least=cfg.min_docstring_coverage),
+            Limit("undescribed", described, least=cfg.min_docstring_completeness),
+            Limit("complex", measures["complexity_max"], most=cfg.max_complexity),
+            Limit("misaligned", unmet, most=0 if cfg.refuse_unmet else None),
+        ]
+    )
 
 
 def style(code: str, cfg: MetricsConfig) -> Row:

@@ -24,7 +24,7 @@ from selfalign_ray.validation.config import StrengthConfig
 from selfalign_ray.validation.coverage import Coverage, Instrumented, instrument
 from selfalign_ray.validation.definitions import define_lambdas, parse
 from selfalign_ray.validation.expectations import assert_kinds
-from selfalign_ray.validation.gates import SANDBOX_FAILED, reason_of, ungated
+from selfalign_ray.validation.gates import SANDBOX_FAILED, Limit, reason_of, refused_by, ungated
 from selfalign_ray.validation.lookup import lookup_share
 from selfalign_ray.validation.mutants import Mutant, mutants
 from selfalign_ray.validation.sandboxes import in_sandboxes
@@ -230,31 +230,21 @@ def _measures(subject: _Subject, cfg: StrengthConfig) -> list[Row]:
 
 def lookup_gate(measures: Row, cfg: StrengthConfig) -> str | None:
     """The gate that needs no run."""
-    if cfg.max_lookup_share is None:
-        return None
-    if measures["lookup_share"] is None:
-        return "unmeasured"
-    return "answers_by_lookup" if measures["lookup_share"] > cfg.max_lookup_share else None
+    limit = Limit("answers_by_lookup", measures["lookup_share"], most=cfg.max_lookup_share)
+    return refused_by([limit])
 
 
 def gate_of(measures: Row, cfg: StrengthConfig) -> str | None:
-    """The first gate that refuses these measures, in the order of the settings."""
-    if cfg.refuse_passing_stubs:
-        if measures["stubs_passed"] is None:
-            return "unmeasured"
-        if measures["stubs_passed"]:
-            return "weak_tests"
-    at_least = [
-        ("few_killed", measures["killed_share"], cfg.min_killed_share),
-        ("uncovered_lines", measures["line_coverage"], cfg.min_line_coverage),
-        ("uncovered_branches", measures["branch_coverage"], cfg.min_branch_coverage),
-    ]
-    for gate, value, least in at_least:
-        if least is not None and value is None:
-            return "unmeasured"
-        if least is not None and value < least:
-            return gate
-    return None
+    """The first gate after a run that refuses these measures, in the order of the settings."""
+    passed = None if measures["stubs_passed"] is None else len(measures["stubs_passed"])
+    return refused_by(
+        [
+            Limit("weak_tests", passed, most=0 if cfg.refuse_passing_stubs else None),
+            Limit("few_killed", measures["killed_share"], least=cfg.min_killed_share),
+            Limit("uncovered_lines", measures["line_coverage"], least=cfg.min_line_coverage),
+            Limit("uncovered_branches", measures["branch_coverage"], least=cfg.min_branch_coverage),
+        ]
+    )
 
 
 def _attempt(making: Callable[..., _Found], *args: Any) -> _Found | None:

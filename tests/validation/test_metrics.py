@@ -314,7 +314,7 @@ def test_a_dropped_row_stays_as_it_is() -> None:
 
 def test_a_row_stops_when_every_sample_is_refused_by_the_reason_of_most() -> None:
     vacuous, cut = sample(tests="assert True"), sample("def f(:")
-    rows = table(row(vacuous, cut, vacuous), row(cut, vacuous), row(vacuous, sample()))
+    rows = table(row(vacuous, cut, vacuous), row(cut, vacuous), row(vacuous, sample(index=1)))
     reasons = add_metrics(rows, gates())["drop_reason"].to_pylist()
     assert reasons == ["trivial_tests", "unmeasured", None]
 
