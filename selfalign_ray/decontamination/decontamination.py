@@ -26,7 +26,7 @@ _ROWS_AT_ONCE = 500  # whose tokens are in memory together
 REASON = "benchmark_text"
 
 
-def decontamination(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+def decontamination(ds: Dataset, cfg: RunConfig) -> Dataset:
     """Marks the seeds that hold a benchmark's text.
 
     Args:
@@ -40,7 +40,6 @@ def decontamination(ds: Dataset | None, cfg: RunConfig) -> Dataset:
     Raises:
         UserError: a benchmark cannot be read.
     """
-    assert ds is not None
     return _decontaminated(ds, cfg, ("seed",), "seed")
 
 

@@ -29,7 +29,7 @@ _ENGINES_PER_ACTOR = 8
 _ACTOR_CPUS = 0.1
 
 
-def generate(ds: Dataset | None, cfg: RunConfig, *, hops: Sequence[str]) -> Dataset:
+def generate(ds: Dataset, cfg: RunConfig, *, hops: Sequence[str]) -> Dataset:
     """Takes each row through the named hops of the recipe, on engines that all of them share.
 
     Args:
@@ -48,7 +48,7 @@ def generate(ds: Dataset | None, cfg: RunConfig, *, hops: Sequence[str]) -> Data
     return through_engines(ds, cfg, hops[0], work, schemas.HOPS)
 
 
-def generate_again(ds: Dataset | None, cfg: RunConfig, *, round_number: int) -> Dataset:
+def generate_again(ds: Dataset, cfg: RunConfig, *, round_number: int) -> Dataset:
     """Draws more responses for the rows that execution found without a passing sample.
 
     Args:
@@ -69,7 +69,7 @@ def generate_again(ds: Dataset | None, cfg: RunConfig, *, round_number: int) -> 
 
 
 def through_engines(
-    ds: Dataset | None,
+    ds: Dataset,
     cfg: RunConfig,
     hop: str,
     work: Callable[[Engine], Callable[[Row], Awaitable[Row]]],
@@ -88,7 +88,6 @@ def through_engines(
     Raises:
         UserError: the engines cannot be had.
     """
-    assert ds is not None
     opening = opening_for(cfg, hop)
     engine = opening.engine
     actors = -(-opening.most // _ENGINES_PER_ACTOR)

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 NAME = "docstring_judge"
 
 
-def docstring_judge(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+def docstring_judge(ds: Dataset, cfg: RunConfig) -> Dataset:
     """Adds `docstring_yes`, the probability that the docstring suffices.
 
     Args:

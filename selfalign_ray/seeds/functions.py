@@ -21,7 +21,7 @@ from selfalign_ray.seeds.snippets import FileSnippets, snippets
 _ORIGIN = [*(field.name for field in schemas.ORIGIN if field.name != "row_id"), "place_id"]
 
 
-def functions(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+def functions(ds: Dataset, cfg: RunConfig) -> Dataset:
     """One row for each function at the top level of a file; methods and classes by choice.
 
     Functions inside functions and conditions are no seeds. A function whose file has a syntax
@@ -39,7 +39,6 @@ def functions(ds: Dataset | None, cfg: RunConfig) -> Dataset:
         error; syntax_error, in the function; too_long, by `functions.max_chars`; parse_timeout and
         parser_died, a file on which the parser ran out of time, or of memory or crashed.
     """
-    assert ds is not None
     work = ft.partial(extract, settings=cfg.seeds.functions, rules=cfg.seeds.quality)
     return by_block(ds, work, concurrency=cfg.seeds.concurrency)
 

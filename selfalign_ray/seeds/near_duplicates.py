@@ -15,7 +15,7 @@ from selfalign_ray.config import RunConfig
 from selfalign_ray.near_copies import near_copies, order_of
 
 
-def near_duplicates(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+def near_duplicates(ds: Dataset, cfg: RunConfig) -> Dataset:
     """Marks the seeds that are near-copies of one that is kept.
 
     Seeds have an order of their own, drawn by `seed_id`. One is kept unless a kept seed before it
@@ -30,7 +30,6 @@ def near_duplicates(ds: Dataset | None, cfg: RunConfig) -> Dataset:
         The same rows, in any order; rows dropped before pass through. Drop reason:
         near_duplicate, with `near_duplicate_of` and `near_duplicate_jaccard`.
     """
-    assert ds is not None
     section = cfg.seeds.near_duplicates
     if not section.enabled:
         return ds

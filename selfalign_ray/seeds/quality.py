@@ -20,7 +20,7 @@ from selfalign_ray.seeds.rules import fault
 from selfalign_ray.withdrawn import withdrawn_of, without_withdrawn
 
 
-def quality(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+def quality(ds: Dataset, cfg: RunConfig) -> Dataset:
     """Marks the seeds that fail a rule of the section `seeds.quality`.
 
     Args:
@@ -32,7 +32,6 @@ def quality(ds: Dataset | None, cfg: RunConfig) -> Dataset:
         those that QualityConfig names beside its rules, those of a seed that ends the parser
         (see `functions`), and withdrawn, which empties the row.
     """
-    assert ds is not None
     judge = partial(judged, rules=cfg.seeds.quality, limits=limits_of(cfg.seeds.functions))
     rows = by_block(ds, judge, concurrency=cfg.seeds.concurrency)
     return without_withdrawn(rows, withdrawn_of(cfg))

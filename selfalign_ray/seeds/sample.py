@@ -15,7 +15,7 @@ from selfalign_ray.ids import keyed_int
 _KEY = "sample_key"
 
 
-def sample(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+def sample(ds: Dataset, cfg: RunConfig) -> Dataset:
     """Keeps `sample.limit` seeds, chosen by run seed and `seed_id` alone.
 
     A larger limit keeps the same seeds and more. Reads `ds` once beforehand, for its keys.
@@ -27,7 +27,6 @@ def sample(ds: Dataset | None, cfg: RunConfig) -> Dataset:
     Returns:
         The same rows, those beyond the limit dropped as not_sampled.
     """
-    assert ds is not None
     limit = cfg.seeds.sample.limit
     if limit is None:
         return ds

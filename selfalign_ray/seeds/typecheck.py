@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _NO_TYPE_ERRORS = ("missing-import", "missing-module-attribute", "missing-source", "untyped-import")
 
 
-def typecheck(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+def typecheck(ds: Dataset, cfg: RunConfig) -> Dataset:
     """Marks the seeds with a type error.
 
     A seed on which the checker crashes or takes too long is kept and counted as `unchecked`.
@@ -43,7 +43,6 @@ def typecheck(ds: Dataset | None, cfg: RunConfig) -> Dataset:
         The same rows; rows dropped before pass through. Drop reason: type_error, with the first
         message in `type_error`.
     """
-    assert ds is not None
     section = cfg.seeds.typecheck
     if not section.enabled:
         return ds

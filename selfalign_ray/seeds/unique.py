@@ -13,7 +13,7 @@ from selfalign_ray.ids import content_id
 _GROUP = "group"
 
 
-def unique(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+def unique(ds: Dataset, cfg: RunConfig) -> Dataset:
     """Marks all but one of each group of equal seeds as duplicate_seed.
 
     Kept is the one with the smallest `row_id`, however the rows are spread. The rows are shuffled
@@ -26,7 +26,6 @@ def unique(ds: Dataset | None, cfg: RunConfig) -> Dataset:
     Returns:
         The same rows, in any order; rows dropped before pass through.
     """
-    assert ds is not None
     grouped = by_block(ds, with_group)
     # Ray keeps the rows of a key in one block whatever its size: its own groups rest on that.
     return by_block(grouped.repartition(cfg.seeds.unique.partitions, keys=[_GROUP]), firsts_kept)

@@ -20,7 +20,7 @@ Row = dict[str, Any]
 _COLUMNS = frozenset(field.name for field in schemas.VERDICT)
 
 
-def execution(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+def execution(ds: Dataset, cfg: RunConfig) -> Dataset:
     """Adds `verdicts`, one for each sample that can be executed and was not.
 
     Args:
@@ -32,7 +32,6 @@ def execution(ds: Dataset | None, cfg: RunConfig) -> Dataset:
         whose samples passed: no_executable_sample, not one could be executed; sandbox_failed, the
         sandbox itself failed on one of them; no_passing_sample.
     """
-    assert ds is not None
     return in_sandboxes(ds, "execution", add_verdicts, cfg.sandbox, cfg.validation.execution)
 
 

@@ -29,7 +29,7 @@ from selfalign_ray.watch.tally import count
 Row = dict[str, Any]
 
 
-def judge(ds: Dataset | None, cfg: RunConfig) -> Dataset:
+def judge(ds: Dataset, cfg: RunConfig) -> Dataset:
     """Adds `judge`, a value for each sample that passed and that no gate refused.
 
     Args:
