@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -64,7 +64,9 @@ def add_metrics(batch: pa.Table, cfg: MetricsConfig) -> pa.Table:
     rows = batch.select(names).to_pylist()
     programs = [(place, s) for place, row in enumerate(rows) for s in passing(row)]
     asked = [asked_by(row["instruction"] or "") for row in rows]
-    violations = docstring_violations([sample for _, sample in programs], cfg)
+    codes = [_as_run(sample["code"]) for _, sample in programs]
+    fitting = [code if len(code) <= cfg.max_chars else "" for code in codes]
+    violations = docstrings.pep257_violations(fitting)
     for row in rows:
         row["metrics"] = []
     for (place, sample), counted in zip(programs, violations, strict=True):
@@ -74,26 +76,15 @@ def add_metrics(batch: pa.Table, cfg: MetricsConfig) -> pa.Table:
     return with_columns(batch, schemas.EXECUTED, metrics=found, drop_reason=reasons)
 
 
-def docstring_violations(samples: Sequence[Row], cfg: MetricsConfig) -> list[int | None]:
-    """What the docstrings of each have against PEP 257; None where that cannot be said."""
-    codes = [_as_run(sample["code"]) for sample in samples]
-    places = [n for n, code in enumerate(codes) if len(code) <= cfg.max_chars]
-    found: list[int | None] = [None] * len(codes)
-    counts = docstrings.pep257_violations([codes[place] for place in places])
-    for place, counted in zip(places, counts, strict=True):
-        found[place] = counted
-    return found
-
-
 def measure(sample: Row, asked: list[Asked], violations: int | None, cfg: MetricsConfig) -> Row:
     """One value of `schemas.METRICS`, of a sample for an instruction that asks for `asked`."""
     code, tests = _as_run(sample["code"]), _as_run(sample["tests"])
     measures: Row = dict.fromkeys(schemas.METRICS.names)
     measures["sample_index"] = sample["sample_index"]
     measures["lines"] = sum(bool(line.strip()) for line in code.split("\n"))
-    measures["docstring_violations"] = violations
     measures["asked"] = [str(one) for one in asked]
     if max(len(code), len(tests)) <= cfg.max_chars:
+        measures["docstring_violations"] = violations
         measures |= _attempt(style, code, cfg)
         tree, tests_tree = parse(code), parse(tests)
         if tree is not None:
