@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools as ft
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ def collected(ds: Dataset) -> list[pa.Table]:
 
 def marked(rows: pa.Table, gone: ray.ObjectRef[pa.Table], keys: Sequence[str]) -> pa.Table:
     """`with_marks`, in a task."""
-    return with_marks(rows, _table(gone), keys)
+    return with_marks(rows, ray.get(gone), keys)
 
 
 def key_of(values: Iterable[Any]) -> str:
@@ -44,10 +43,3 @@ def with_marks(rows: pa.Table, gone: pa.Table, keys: Sequence[str]) -> pa.Table:
         columns[name] = gone[name].take(where)
     columns["drop_reason"] = pc.coalesce(rows["drop_reason"], columns["drop_reason"])
     return pa.table(columns)
-
-
-@ft.lru_cache(maxsize=1)
-def _table(gone: ray.ObjectRef[pa.Table]) -> pa.Table:
-    """Read once in each worker."""
-    found: pa.Table = ray.get(gone)
-    return found

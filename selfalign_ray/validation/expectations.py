@@ -43,9 +43,8 @@ def expectations(tests: ast.Module) -> list[Expectation]:
 
     Loops over literals count with each of their cases. `assert f(1)` expects True.
     """
-    tables = _tables(tests)
     found: dict[str, Expectation] = {}
-    for node, known in _asserts(tests, {}, tables):
+    for node, known in _asserts(tests, _tables(tests)):
         for left, right in _pairs(node):
             for call, value in ((left, right), (right, left)):
                 if (expected := _expectation(call, value, known)) is not None:
@@ -108,10 +107,10 @@ def _tables(tests: ast.Module) -> dict[str, ast.expr]:
 
 
 def _asserts(
-    node: ast.AST, known: Mapping[str, ast.expr], tables: Mapping[str, ast.expr]
+    tests: ast.Module, tables: Mapping[str, ast.expr]
 ) -> Iterator[tuple[ast.AST, Mapping[str, ast.expr]]]:
     """The asserts, each with the literals that the variables of loops around it stand for."""
-    todo: list[tuple[ast.AST, Mapping[str, ast.expr]]] = [(node, known)]
+    todo: list[tuple[ast.AST, Mapping[str, ast.expr]]] = [(tests, {})]
     while todo:
         node, known = todo.pop()
         if isinstance(node, ast.Assert | ast.Call):
@@ -119,7 +118,7 @@ def _asserts(
         if isinstance(node, ast.For):
             rows = tables.get(node.iter.id) if isinstance(node.iter, ast.Name) else node.iter
             if isinstance(rows, ast.List | ast.Tuple) and not known:
-                cases = [{**known, **_bound(node.target, row)} for row in rows.elts[:_MOST_CASES]]
+                cases = [_bound(node.target, row) for row in rows.elts[:_MOST_CASES]]
                 todo += [(s, case) for case in reversed(cases) for s in reversed(node.body)]
                 continue
         todo += [(child, known) for child in reversed([*ast.iter_child_nodes(node)])]

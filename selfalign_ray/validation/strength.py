@@ -195,7 +195,7 @@ def _run_variants(subjects: Sequence[_Subject], sandbox: Sandbox) -> None:
 def _measures(subject: _Subject, cfg: StrengthConfig) -> list[Row]:
     """The values of `schemas.STRENGTH`; the runs count for the first of equal samples."""
     made, mutated = subject.stubs, subject.mutants
-    variants = subject.verdicts[subject.marked is not None and bool(subject.verdicts) :]
+    variants = subject.verdicts[subject.marked is not None :]
     of_stubs, of_mutants = variants[: len(made or ())], variants[len(made or ()) :]
     judged = [s for s in zip(made or (), of_stubs, strict=True) if s[1].verdict != "infra"]
     idle = [_IDLE] if subject.coverage is not None and not subject.coverage.entered else []
