@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint32]
 Keys = npt.NDArray[np.uint64]
+_Value = TypeVar("_Value", bound=np.generic)
 
 _TOKEN = re.compile(r"\w+")
 # What is worked on at once, so that it stays in a core's cache.
@@ -37,10 +38,31 @@ class Sets(NamedTuple):
 
     def take(self, rows: Ints) -> Sets:
         """Some of the sets, in the order given."""
-        sizes = self.sizes[rows]
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        shift = np.repeat(self.offsets[rows] - offsets[:-1], sizes)
-        return Sets(self.values[shift + np.arange(offsets[-1])], offsets)
+        return Sets(*picked(self.values, self.offsets, rows))
+
+
+def picked(
+    values: npt.NDArray[_Value], offsets: Ints, rows: Ints
+) -> tuple[npt.NDArray[_Value], Ints]:
+    """Some of the runs that values lie in, one after the other, and their offsets."""
+    starts = offsets[rows]
+    sizes = offsets[rows + 1] - starts
+    found = np.concatenate([[0], np.cumsum(sizes)])
+    return values[np.repeat(starts - found[:-1], sizes) + np.arange(found[-1])], found
+
+
+def gathered(parts: Iterable[Ints], columns: int) -> Iterator[Ints]:
+    """The parts side by side, as many together as have so many columns, and the rest at last."""
+    waiting: list[Ints] = []
+    width = 0
+    for part in parts:
+        waiting.append(part)
+        width += part.shape[1]
+        if width >= columns:
+            yield np.concatenate(waiting, axis=1)
+            waiting, width = [], 0
+    if waiting:
+        yield np.concatenate(waiting, axis=1)
 
 
 def tokens_of(text: str) -> list[str]:

@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from selfalign_ray.blocks import by_block
 from selfalign_ray.ids import keyed_int
-from selfalign_ray.minhash import Ints, Sets, Words, band_keys, jaccard, shingled
+from selfalign_ray.minhash import Ints, Sets, Words, band_keys, gathered, jaccard, shingled
 from selfalign_ray.settings import setting
 
 if TYPE_CHECKING:
@@ -198,18 +198,17 @@ class Store:
 def edges(store: Store, unit: Unit, cfg: LikenessConfig) -> Iterator[pa.Table]:
     """The pairs that a unit of the plan finds, as `EDGE` rows; all units find each pair once."""
     at_once = _half(cfg) // _PAIR_BYTES
-    waiting: list[Ints] = []  # 3 x pairs: two places and the band
+    for pairs in gathered(_candidates(store, unit, cfg.bucket_rows, at_once), at_once):
+        yield _checked(store, pairs, cfg)
+
+
+def _candidates(store: Store, unit: Unit, bucket_rows: int, at_once: int) -> Iterator[Ints]:
+    """3 x pairs: two places with the same key, and the band."""
     for band in unit.bands:
         keys, orders, places = store.column(band, unit.part, unit.parts)
         ranked = np.lexsort((orders, keys))
-        for pairs in pairs_of(keys[ranked], cfg.bucket_rows, at_once):
-            bands = np.full(pairs.shape[1], band)
-            waiting.append(np.stack([*places[ranked[pairs]], bands]))
-            if sum(some.shape[1] for some in waiting) >= at_once:
-                yield _checked(store, np.concatenate(waiting, axis=1), cfg)
-                waiting = []
-    if waiting:
-        yield _checked(store, np.concatenate(waiting, axis=1), cfg)
+        for pairs in pairs_of(keys[ranked], bucket_rows, at_once):
+            yield np.stack([*places[ranked[pairs]], np.full(pairs.shape[1], band)])
 
 
 def pairs_of(keys: Words, bucket_rows: int, at_once: int) -> Iterator[Ints]:

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cpdist
 
-from selfalign_ray.minhash import Ints, Keys, TokenHashes, mixed
+from selfalign_ray.minhash import Ints, Keys, TokenHashes, gathered, mixed, picked
 
 _OTHERS = re.compile(r"[^a-z0-9]+")
 _WORDS = 32  # 64-bit words of a signature
@@ -56,10 +56,7 @@ class Texts(NamedTuple):
 
     def take(self, rows: Ints) -> Texts:
         """Some of the texts, in the order given."""
-        sizes = self.sizes[rows]
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        shift = np.repeat(self.offsets[rows] - offsets[:-1], sizes)
-        return Texts(self.tokens[shift + np.arange(offsets[-1])], offsets, self.bits[rows])
+        return Texts(*picked(self.tokens, self.offsets, rows), self.bits[rows])
 
 
 class Pairs(NamedTuple):
@@ -105,16 +102,9 @@ def alike(left: Texts, right: Texts, share: Fraction) -> Pairs:
 
     A text without a token is like nothing.
     """
-    found = [np.empty((3, 0), np.int64)]
-    waiting: list[Ints] = []
-    for pairs in _candidates(left, right, share):
-        waiting.append(pairs)
-        if sum(some.shape[1] for some in waiting) >= _MEASURED:
-            found.append(_measured(left, right, np.concatenate(waiting, axis=1), share))
-            waiting = []
-    if waiting:
-        found.append(_measured(left, right, np.concatenate(waiting, axis=1), share))
-    return Pairs(*np.concatenate(found, axis=1))
+    batches = gathered(_candidates(left, right, share), _MEASURED)
+    found = [_measured(left, right, pairs, share) for pairs in batches]
+    return Pairs(*np.concatenate([np.empty((3, 0), np.int64), *found], axis=1))
 
 
 def first_alike(left: Texts, right: Texts, share: Fraction) -> Pairs:

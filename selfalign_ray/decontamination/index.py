@@ -27,7 +27,7 @@ from selfalign_ray.decontamination.normal import (
     quoted_blocks,
     shape_of,
 )
-from selfalign_ray.minhash import Ints, Keys, windows
+from selfalign_ray.minhash import Ints, Keys, picked, windows
 from selfalign_ray.validation.definitions import parse
 
 Hit = dict[str, Any]  # schemas.BENCHMARK_HIT
@@ -147,11 +147,9 @@ def _text_hits(
     owners = np.array(row_of, np.int64)[view_of[matched]]
     once = np.unique(owners << 32 | places[matched])
     rows_of, gram = once >> 32, once & 0xFFFFFFFF
-    sizes = index.offsets[gram + 1] - index.offsets[gram]
-    ends = np.cumsum(sizes)
-    inside = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes)
-    pieces = index.owners[np.repeat(index.offsets[gram], sizes) + inside]
-    pairs, counts = np.unique(np.repeat(rows_of, sizes) << 32 | pieces, return_counts=True)
+    pieces, offsets = picked(index.owners, index.offsets, gram)
+    rows_of = np.repeat(rows_of, np.diff(offsets))
+    pairs, counts = np.unique(rows_of << 32 | pieces, return_counts=True)
     hits = []
     for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
         row_number, piece = pair >> 32, index.pieces[pair & 0xFFFFFFFF]
