@@ -10,15 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 from ray.data import Dataset
 
 from selfalign_ray import schemas
 from selfalign_ray.blocks import by_block, with_columns
 from selfalign_ray.config import RunConfig
 from selfalign_ray.ids import content_id, keyed_int
-from selfalign_ray.near_copies import near_copies
-from selfalign_ray.seeds.near_duplicates import marked
+from selfalign_ray.seeds.near_duplicates import without_near_copies
 from selfalign_ray.validation.definitions import definitions, parse
 
 Row = dict[str, Any]
@@ -72,8 +70,7 @@ def duplicates(ds: Dataset, cfg: RunConfig) -> Dataset:
             )
     if section.near.enabled:
         ds = ds.materialize()  # it is read twice, and what is above it would run twice
-        gone = ray.put(near_copies(by_block(ds, near_texts), section.near, cfg.run_seed))
-        ds = by_block(ds, partial(_near_marked, gone=gone, run_seed=cfg.run_seed))
+        ds = without_near_copies(ds, near_texts, section.near, cfg.run_seed)
     return ds
 
 
@@ -159,7 +156,3 @@ def place_of(seed_id: str, run_seed: int) -> int:
 
 def _place(row: Row, run_seed: int) -> tuple[int, str, int]:
     return place_of(str(row["seed_id"]), run_seed), row["row_id"], row["sample_index"] or 0
-
-
-def _near_marked(rows: pa.Table, gone: ray.ObjectRef[pa.Table], run_seed: int) -> pa.Table:
-    return marked(rows, ray.get(gone), run_seed)
