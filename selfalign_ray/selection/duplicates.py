@@ -23,7 +23,6 @@ Row = dict[str, Any]
 INSTRUCTION = "duplicate_instruction"
 _TEXTS = ("instruction", "final_instruction", "response", "code")
 _KEY = "duplicates_key"
-_PART = "duplicates_part"
 
 
 def duplicates(ds: Dataset, cfg: RunConfig) -> Dataset:
@@ -64,52 +63,39 @@ def duplicates(ds: Dataset, cfg: RunConfig) -> Dataset:
     ]
     for enabled, key_of, reason in steps:
         if enabled:
-            keyed = by_block(ds, partial(add_key, key_of=key_of, parts=section.partitions))
-            ds = keyed.groupby(_PART, num_partitions=section.partitions).map_groups(
-                partial(keep_first, reason=reason, run_seed=cfg.run_seed), batch_format="pyarrow"
-            )
+            keyed = by_block(ds, partial(add_key, key_of=key_of))
+            # Ray keeps the rows of a key in one block whatever its size.
+            met = keyed.repartition(section.partitions, keys=[_KEY])
+            ds = by_block(met, partial(keep_first, reason=reason, run_seed=cfg.run_seed))
     if section.near.enabled:
         ds = ds.materialize()  # it is read twice, and what is above it would run twice
         ds = without_near_copies(ds, near_texts, section.near, cfg.run_seed)
     return ds
 
 
-def add_key(batch: pa.Table, key_of: Callable[[Row], str], parts: int) -> pa.Table:
-    """The batch with a key that equals share, and the part of the shuffle where they meet.
-
-    Many keys share a part: calling a function for each part is faster than for each key.
-    """
+def add_key(batch: pa.Table, key_of: Callable[[Row], str]) -> pa.Table:
+    """The batch with a key that equals share; a row that is already dropped has one of its own."""
     rows = batch.select([*_TEXTS, "row_id", "drop_reason"]).to_pylist()
-    dropped = [row["drop_reason"] is not None for row in rows]
-    keys = [None if out else key_of(row) for row, out in zip(rows, dropped, strict=True)]
-    spread = [key or content_id(row["row_id"]) for row, key in zip(rows, keys, strict=True)]
-    found = [int(key[:8], 16) % parts for key in spread]
-    return batch.append_column(_KEY, pa.array(keys, pa.string())).append_column(
-        _PART, pa.array(found, pa.int32())
-    )
+    keys = [row["row_id"] if row["drop_reason"] is not None else key_of(row) for row in rows]
+    return batch.append_column(_KEY, pa.array(keys, pa.string()))
 
 
-def keep_first(part: pa.Table, reason: str, run_seed: int) -> pa.Table:
-    """One part without its keys: of rows with the same key, all but the first have the reason.
+def keep_first(block: pa.Table, reason: str, run_seed: int) -> pa.Table:
+    """A block of whole groups without its keys: all but the first of each have the reason.
 
     By instruction, the other rows of the first's seed stay too.
     """
     names = [_KEY, "seed_id", "row_id", "sample_index", "drop_reason"]
-    rows = part.select(names).to_pylist()
+    rows = block.select(names).to_pylist()
     first: dict[str, Row] = {}
-    kept: set[int] = set()
-    for index in sorted(range(len(rows)), key=lambda index: _place(rows[index], run_seed)):
-        row = rows[index]
+    alive = [row for row in rows if row["drop_reason"] is None]
+    for row in sorted(alive, key=lambda row: _place(row, run_seed)):
         one = first.setdefault(row[_KEY], row)
         others = reason == INSTRUCTION and one["seed_id"] == row["seed_id"]
-        if one is row or (others and one["sample_index"] != row["sample_index"]):
-            kept.add(index)
-    reasons = [
-        row["drop_reason"] if row[_KEY] is None or index in kept else reason
-        for index, row in enumerate(rows)
-    ]
-    part = part.drop_columns([_KEY, _PART])
-    return with_columns(part, schemas.SELECTED, drop_reason=reasons)
+        if one is not row and not (others and one["sample_index"] != row["sample_index"]):
+            row["drop_reason"] = reason
+    reasons = [row["drop_reason"] for row in rows]
+    return with_columns(block.drop_columns([_KEY]), schemas.SELECTED, drop_reason=reasons)
 
 
 def near_texts(batch: pa.Table) -> pa.Table:
