@@ -64,8 +64,15 @@ def test_what_engines_have_counted_is_there_when_a_stage_ends(ray_local, run_con
     (name,) = engines_for(opening)
     engine = ray.get_actor(name)
     sampling = Sampling(temperature=0, top_p=1, n=1, max_tokens=9, stop=())
-    asked = Prompt(row={"snippet": "x = 1", "instruction": None}, hop="concepts", text="x", prefix="", sampling=sampling,
-                   seed=0, priority=0)  # fmt: skip
+    asked = Prompt(
+        row={"snippet": "x = 1", "instruction": None},
+        hop="concepts",
+        text="x",
+        prefix="",
+        sampling=sampling,
+        seed=0,
+        priority=0,
+    )
     for number in range(1, 8):
         ray.get(engine.generate.remote(asked))
         flush_engines()
