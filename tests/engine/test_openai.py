@@ -64,7 +64,8 @@ class Server(ThreadingHTTPServer):
         self.listing = listing or (200, {}, {"object": "list", "data": data})
         self.asked, self.most, self.inside, self.lock = [], 0, 0, threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        # Its end waits for the next look whether it is to end, by default every half a second.
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def handle_error(self, *_):
         """A client that went away is none of ours."""

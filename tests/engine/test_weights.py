@@ -24,7 +24,8 @@ class Store(ThreadingHTTPServer):
         self.got: list[str] = []
         self.broken: str | None = None
         self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        # Its end waits for the next look whether it is to end, by default every half a second.
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def listing(self, prefix):
         found = "".join(

@@ -96,7 +96,8 @@ def s3_server(blobs: Mapping[str, bytes]) -> Iterator[Proxy]:
     for name, data in blobs.items():
         client.put_object(Bucket=BUCKET, Key=f"content/{name}", Body=data, ACL="public-read")
     proxy = Proxy(host, port)
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    # Its end waits for the next look whether it is to end, by default every half a second.
+    threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield proxy
     finally:

@@ -496,7 +496,8 @@ def web_server():
 
     storage._system.cache_clear()  # it remembers what it listed
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        # Its end waits for the next look whether it is to end, by default every half a second.
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield Handler.statuses, f"http://127.0.0.1:{server.server_address[1]}/code"
         server.shutdown()
 
