@@ -34,7 +34,9 @@ def program(tmp_path):
     def start(then="time.sleep(600)"):
         path = tmp_path / "program.py"
         path.write_text(PROGRAM.replace("{then}", then))
-        started = psutil.Popen([sys.executable, str(path)], stdout=subprocess.PIPE)
+        started = psutil.Popen(
+            [sys.executable, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         found.append(started)
         started.stdout.readline()
         until(lambda: len(started.children(recursive=True)) >= 4)  # core, below, tracker, reaper
@@ -68,6 +70,8 @@ def test_all_below_a_killed_process_die(program):
 
 
 def test_a_process_that_leaves_by_itself_leaves_nothing(program):
-    left, below = program("time.sleep(8); import os; os._exit(1)")
+    left, below = program("import os; sys.stdin.readline(); os._exit(1)")
+    assert not any(map(gone, below))
+    left.stdin.close()
     left.wait()
     until(lambda: all(map(gone, below)))
