@@ -20,7 +20,7 @@ from selfalign_ray.run import run_stages
 from selfalign_ray.stage import Saved, count_by_reason, recount
 from selfalign_ray.watch.display import Display
 from tests.conftest import config_in
-from tests.support import SELFALIGN
+from tests.support import SELFALIGN, selfalign_here
 
 GOOD = '''"""A module."""
 
@@ -317,19 +317,18 @@ def test_a_driver_that_is_killed_loses_and_doubles_nothing(cached, run_config, g
         (saved(killed, "quality").folder / "begun.json").exists,
         lambda: len(shards("responses")) >= 2,
         lambda: len(shards("metrics")) >= 1,
-        None,
+        None,  # it ends
     ]
     done: set[Path] = set()
     for instant in instants:
-        with subprocess.Popen(
-            [*SELFALIGN, *common], cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE
-        ) as process:
-            _kill_at(process, instant)
-            _, said = process.communicate(timeout=300)
+        if instant is None:
+            ended = selfalign_here(*common, cwd=tmp_path)
+            assert ended.returncode == 0, ended.stderr
+        else:
+            _killed_at(instant, common, tmp_path)
         left = {path for name in ("responses", "metrics") for path in shards(name)}
         assert done <= left, "what was in shards has been done again"
         done = left
-    assert process.returncode == 0, said
     for name in ("quality", "sample", "responses", "metrics"):
         assert rows_of(killed, name) == rows_of(expected, name)
     assert saved(killed, "responses").manifest()["found_done"] >= 4
@@ -337,14 +336,16 @@ def test_a_driver_that_is_killed_loses_and_doubles_nothing(cached, run_config, g
     assert "responses: goes on: " in log
 
 
-def _kill_at(process, instant):
-    """Kills a driver and all that it has started, when something is so; None: lets it end."""
-    deadline = time.monotonic() + 300
-    while instant is not None and not instant():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    if instant is not None:
+def _killed_at(instant, overrides, cwd):
+    """Starts a driver, and kills it and all that it has started when something is so."""
+    with subprocess.Popen(
+        [*SELFALIGN, *overrides], cwd=cwd, start_new_session=True, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 300
+        while not instant():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         children = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, 9)
         for child in children:
