@@ -72,5 +72,8 @@ def code_in(folder: Path, files: int) -> list[str]:
     folder.mkdir()
     for n in range(files):
         (folder / f"good_{n}.py").write_text(GOOD.format(n=n))
-    source = ["source=folder", f"source.path={folder}", "source.license=MIT"]
-    return [*source, "seeds.near_duplicates.jaccard=1"]  # they differ in a number alone
+    return [
+        *("source=folder", f"source.path={folder}", "source.license=MIT"),
+        "seeds.near_duplicates.jaccard=1",  # they differ in a number alone
+        *("seeds.typecheck.enabled=false", "validation.execution.actors=1"),  # each takes seconds
+    ]

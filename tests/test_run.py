@@ -58,8 +58,7 @@ def rows_of(cfg, name):
 @pytest.fixture
 def config(run_config, tmp_path):
     """Settings of a run, by its name, that looks for a benchmark in a folder."""
-    given = code_in(tmp_path / "code", 3)
-    given += ["seeds.typecheck.enabled=false", "stages.until=decontamination"]
+    given = [*code_in(tmp_path / "code", 3), "stages.until=decontamination"]
     (tmp_path / "bench").mkdir()
     given += [f"{KEY}.enabled=true", f"{KEY}.allow_missing=true", f"{KEY}.hub=null"]
     given += [f"{KEY}.path='{tmp_path}/bench'", f"{KEY}.files=['*.jsonl']"]

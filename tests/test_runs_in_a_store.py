@@ -37,6 +37,7 @@ def given(tmp_path):
         *("seeds.read.files_per_block=1", "stages.rows_per_file=3", "stages.rows_per_shard=2"),
         *("engine.rows_in_flight=2", "engine.rows_per_block=1", "seeds.sample.limit=null"),
         *("validation.strength.enabled=false", "selection.novelty.enabled=false"),
+        *("seeds.typecheck.enabled=false", "validation.execution.actors=1"),
     ]
 
 
