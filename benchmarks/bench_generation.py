@@ -63,7 +63,7 @@ from selfalign_ray.watch.display import Display
 PARTS = ("bare", "concepts", "random", "chained")
 HOPS = ("concepts", "instruction", "responses")
 TARGETS = {
-    "ratio_bare": 0.85,  # on a GPU 0.95
+    "ratio_bare": 0.85,
     "ratio_random_shots": 1.8,
     "ratio_random_shots_concepts": 4.0,
     "cache_hit_rate": 0.75,
@@ -79,6 +79,7 @@ PAPER = [
     "recipe.hops.responses.sampling.max_tokens=128",
 ]
 RANDOM = [f"recipe.hops.{hop}.shot_sets=null" for hop in HOPS]
+GPU_TARGETS = TARGETS | {"ratio_bare": 0.95}
 _SEED_BITS = 48  # as the hops draw their seeds
 
 Row = dict[str, Any]
@@ -401,10 +402,11 @@ def main() -> None:
         "ratio_chained": out.ratio("chained_seconds", "ours_seconds"),
         "ratio_chained_with_load": out.ratio("chained_with_load_seconds", "ours_with_load_seconds"),
     }
-    missed = [name for name, least in TARGETS.items() if (summary[name] or 0) < least]
+    targets = GPU_TARGETS if gpus else TARGETS
+    missed = [name for name, least in targets.items() if (summary[name] or 0) < least]
     result = {
         **summary,
-        "targets": TARGETS,
+        "targets": targets,
         "missed": missed,
         "figures": out.values,
         "options": {key: str(value) for key, value in vars(options).items() if key != "folder"},
