@@ -47,10 +47,12 @@ def _quoted_names(body: list[ast.stmt]) -> set[str]:
     open_nodes = [(annotation, False) for annotation in _annotations(body)]
     while open_nodes:
         node, quoted = open_nodes.pop()
-        if isinstance(node, ast.Name) and quoted:
-            names.add(node.id)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            open_nodes += [(inner, True) for inner in _parsed(node.value)]
+        if isinstance(node, ast.Name):
+            if quoted:
+                names.add(node.id)
+        elif isinstance(node, ast.Constant):
+            if isinstance(node.value, str):
+                open_nodes += [(inner, True) for inner in _parsed(node.value)]
         else:
             open_nodes += [(inner, quoted) for inner in _type_parts(node)]
     return names
@@ -63,9 +65,13 @@ def _annotations(body: list[ast.stmt]) -> Iterator[ast.AST]:
         elif isinstance(statement, ast.AnnAssign):
             yield statement.annotation
         elif isinstance(statement, _Function):
-            parameters = [node for node in ast.walk(statement.args) if isinstance(node, ast.arg)]
-            found = [*(parameter.annotation for parameter in parameters), statement.returns]
-            yield from (annotation for annotation in found if annotation is not None)
+            given = statement.args
+            parameters = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs]
+            for parameter in [*parameters, given.kwarg]:
+                if parameter is not None and parameter.annotation is not None:
+                    yield parameter.annotation
+            if statement.returns is not None:
+                yield statement.returns
 
 
 def _parsed(text: str) -> list[ast.AST]:
