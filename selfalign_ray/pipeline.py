@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
-from selfalign_ray.decontamination.benchmarks import states_of_benchmarks
-from selfalign_ray.decontamination.decontamination import (
-    benchmarks_said,
-    decontamination,
-    final_decontamination,
-)
+from selfalign_ray.decontamination.decontamination import decontamination, final_decontamination
 from selfalign_ray.errors import UserError
-from selfalign_ray.hops.generate import generate, generate_again, pool_of
-from selfalign_ray.hops.shots import read_examples
 from selfalign_ray.inputs import states_of_folders, states_of_tables
-from selfalign_ray.seeds.docstring_judge import docstring_judge
+from selfalign_ray.kinds import (
+    decontamination_stage,
+    docstring_judge_stage,
+    execution_stage,
+    hop_stage,
+    judge_stage,
+    plain_stage,
+    round_stages,
+    selection_stages,
+)
 from selfalign_ray.seeds.functions import functions
 from selfalign_ray.seeds.near_duplicates import near_duplicates
 from selfalign_ray.seeds.quality import quality
@@ -35,10 +35,8 @@ from selfalign_ray.selection.duplicates import duplicates
 from selfalign_ray.selection.novelty import novelty
 from selfalign_ray.selection.sanitise import sanitise
 from selfalign_ray.settings import deciding
-from selfalign_ray.stage import Inputs, Stage, fingerprint_of, no_inputs
+from selfalign_ray.stage import Stage, fingerprint_of
 from selfalign_ray.validation.cross_execution import cross_execution
-from selfalign_ray.validation.execution import execution
-from selfalign_ray.validation.judge import judge, shots_of
 from selfalign_ray.validation.metrics import metrics
 from selfalign_ray.validation.strength import strength
 
@@ -49,7 +47,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
     """Every stage in order; each gets the rows that the last saved one above it kept."""
     return [
         # Seeds: open-source files -> good functions. CPU only.
-        _stage(
+        plain_stage(
             "read",
             read,
             schemas.FILE,
@@ -57,14 +55,14 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: [c.source, c.seeds.read],
             inputs=states_of_tables,
         ),
-        _stage(
+        plain_stage(
             "functions",
             functions,
             schemas.SEED,
             ("content",),
             lambda c: [c.seeds.functions, c.seeds.quality],  # whose rules it drops by
         ),
-        _stage(
+        plain_stage(
             "quality",
             quality,
             schemas.SEED,
@@ -72,7 +70,7 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: c.seeds.quality,
             saves=True,
         ),
-        _stage(
+        plain_stage(
             "typecheck",
             typecheck,
             schemas.SEED,
@@ -80,8 +78,10 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: c.seeds.typecheck,
             saves=cfg.seeds.typecheck.enabled,
         ),
-        _stage("unique", unique, schemas.SEED, ("seed",), lambda c: c.seeds.unique, whole=True),
-        _stage(
+        plain_stage(
+            "unique", unique, schemas.SEED, ("seed",), lambda c: c.seeds.unique, whole=True
+        ),
+        plain_stage(
             "near_duplicates",
             near_duplicates,
             schemas.SEED,
@@ -89,19 +89,23 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: c.seeds.near_duplicates,
             whole=True,
         ),
-        _decontamination("decontamination", decontamination, schemas.SEED, ("seed",), saves=True),
-        _stage("sample", sample, schemas.SEED, ("seed",), lambda c: c.seeds.sample, whole=True),
-        *([_docstring_judge()] if cfg.seeds.docstring_judge.enabled else []),
+        decontamination_stage(
+            "decontamination", decontamination, schemas.SEED, ("seed",), saves=True
+        ),
+        plain_stage(
+            "sample", sample, schemas.SEED, ("seed",), lambda c: c.seeds.sample, whole=True
+        ),
+        *([docstring_judge_stage()] if cfg.seeds.docstring_judge.enabled else []),
         # Hops of one model: seed -> concepts -> instruction [-> tests] -> n responses.
-        _hop("concepts", ("seed",)),
-        _hop("instruction", ("concepts",)),
-        *([_hop("tests", ("instruction",))] if "tests" in cfg.recipe.hops else []),
-        _hop("responses", ("instruction",), saves=True),
+        hop_stage("concepts", ("seed",)),
+        hop_stage("instruction", ("concepts",)),
+        *([hop_stage("tests", ("instruction",))] if "tests" in cfg.recipe.hops else []),
+        hop_stage("responses", ("instruction",), saves=True),
         # Validation: every response runs in a sandbox, what passes is measured. CPU only, but for
         # further rounds of responses where none has passed.
-        _execution("execution"),
-        *(s for n in range(2, cfg.generation.rounds + 1) for s in _round(n)),
-        _stage(
+        execution_stage("execution"),
+        *(s for n in range(2, cfg.generation.rounds + 1) for s in round_stages(n)),
+        plain_stage(
             "metrics",
             metrics,
             schemas.EXECUTED,
@@ -111,14 +115,14 @@ def stages(cfg: RunConfig) -> list[Stage]:
         ),
         *_checks(cfg),
         # Selection: one good response an instruction, nothing of a benchmark, nothing twice.
-        _stage(
+        plain_stage(
             "sanitise",
             sanitise,
             schemas.SELECTED,
             ("instruction", "samples", "verdicts", "metrics"),
             lambda c: [c.selection.sanitise, c.recipe],
         ),
-        _stage(
+        plain_stage(
             "choose",
             choose,
             schemas.SELECTED,
@@ -127,13 +131,13 @@ def stages(cfg: RunConfig) -> list[Stage]:
             whole=True,
             saves=False,
         ),
-        _decontamination(
+        decontamination_stage(
             "final_decontamination",
             final_decontamination,
             schemas.SELECTED,
             ("final_instruction", "response", "code"),
         ),
-        _stage(
+        plain_stage(
             "duplicates",
             duplicates,
             schemas.SELECTED,
@@ -141,15 +145,15 @@ def stages(cfg: RunConfig) -> list[Stage]:
             lambda c: c.selection.duplicates,
             whole=True,
         ),
-        *_optional(cfg, "novelty", novelty, ("instruction",)),
-        *_optional(
+        *selection_stages(cfg, "novelty", novelty, ("instruction",)),
+        *selection_stages(
             cfg,
             "diversity",
             diversity,
             ("instruction",),
             lambda c: states_of_folders([c.selection.diversity.model]),
         ),
-        *_optional(cfg, "balance", balance, needed(cfg.selection.balance)),
+        *selection_stages(cfg, "balance", balance, needed(cfg.selection.balance)),
     ]
 
 
@@ -202,127 +206,12 @@ def _index(names: list[str], name: str, key: str) -> int:
     return names.index(name)
 
 
-def _stage(
-    name: str,
-    run: Any,
-    gives: Any,
-    needs: tuple[str, ...],
-    decides: Any,
-    *,
-    whole: bool = False,
-    saves: bool | None = None,
-    **more: Any,
-) -> Stage:
-    return Stage(
-        name=name,
-        run=run,
-        gives=gives,
-        needs=needs,
-        decides=decides,
-        saves=whole if saves is None else saves,
-        whole=whole,
-        **more,
-    )
-
-
-def _decontamination(
-    name: str, run: Any, gives: Any, needs: tuple[str, ...], *, saves: bool = False
-) -> Stage:
-    return _stage(
-        name,
-        run,
-        gives,
-        needs,
-        lambda c: c.decontamination,
-        inputs=lambda c: states_of_benchmarks(c.decontamination),
-        says=benchmarks_said,
-        saves=saves,
-    )
-
-
-def _optional(
-    cfg: RunConfig,
-    name: str,
-    run: Any,
-    needs: tuple[str, ...],
-    inputs: Callable[[RunConfig], Inputs] = no_inputs,
-) -> list[Stage]:
-    """A stage of selection that is there where its section is enabled: it would copy every row."""
-    if not getattr(cfg.selection, name).enabled:
-        return []
-
-    def decides(cfg: RunConfig) -> Any:
-        return getattr(cfg.selection, name)
-
-    return [_stage(name, run, schemas.SELECTED, needs, decides, inputs=inputs, whole=True)]
-
-
-def _hop(name: str, needs: tuple[str, ...], *, saves: bool = False) -> Stage:
-    return _asking(
-        name,
-        partial(generate, hops=[name]),
-        schemas.HOPS,
-        needs,
-        lambda cfg: _decides_hop(cfg, name),
-        saves=saves,
-    )
-
-
-def _asking(
-    name: str, run: Any, gives: Any, needs: tuple[str, ...], decides: Any, *, saves: bool
-) -> Stage:
-    """A stage that asks engines."""
-
-    def weights(cfg: RunConfig) -> Inputs:
-        _, model, _ = pool_of(cfg, name)
-        return states_of_folders([model.id, model.lora])
-
-    return _stage(name, run, gives, needs, decides, inputs=weights, hop=name, saves=saves)
-
-
-def _decides_hop(cfg: RunConfig, name: str) -> Any:
-    recipe = cfg.recipe
-    shown = repr(read_examples(recipe.examples)).encode()
-    _, model, engine = pool_of(cfg, name)
-    return [
-        [recipe.kinds, recipe.difficulties, recipe.max_instruction_words, recipe.concepts_form],
-        recipe.tests_heading if name == "responses" else None,
-        hashlib.sha256(shown).hexdigest(),
-        recipe.hops[name],
-        model,
-        engine,
-    ]
-
-
-def _execution(name: str) -> Stage:
-    needs = ("instruction", "samples")
-    return _stage(
-        name, execution, schemas.JUDGED, needs, lambda c: [c.sandbox, c.validation.execution]
-    )
-
-
-def _judge() -> Stage:
-    def decides(cfg: RunConfig) -> Any:
-        shown = hashlib.sha256(repr(shots_of(cfg)).encode()).hexdigest()
-        return [cfg.validation.judge, shown, *pool_of(cfg, "judge")[1:]]
-
-    needs = ("instruction", "samples", "verdicts", "metrics")
-    return _asking("judge", judge, schemas.CHECKED, needs, decides, saves=True)
-
-
-def _docstring_judge() -> Stage:
-    def decides(cfg: RunConfig) -> Any:
-        return [cfg.seeds.docstring_judge, *pool_of(cfg, "docstring_judge")[1:]]
-
-    return _asking("docstring_judge", docstring_judge, schemas.SEED, ("seed",), decides, saves=True)
-
-
 def _checks(cfg: RunConfig) -> list[Stage]:
     """Stages that look at passing samples again, the cheapest first."""
     needs = ("instruction", "samples", "verdicts", "metrics")
     table = [
         (
-            _stage(
+            plain_stage(
                 "strength",
                 strength,
                 schemas.CHECKED,
@@ -333,7 +222,7 @@ def _checks(cfg: RunConfig) -> list[Stage]:
             cfg.validation.strength.enabled,
         ),
         (
-            _stage(
+            plain_stage(
                 "cross_execution",
                 cross_execution,
                 schemas.CHECKED,
@@ -343,20 +232,6 @@ def _checks(cfg: RunConfig) -> list[Stage]:
             ),
             cfg.validation.cross_execution.enabled,
         ),
-        (_judge(), cfg.validation.judge.enabled),
+        (judge_stage(), cfg.validation.judge.enabled),
     ]
     return [stage for stage, enabled in table if enabled]
-
-
-def _round(number: int) -> list[Stage]:
-    """More responses for the rows without a passing one, and their execution."""
-    return [
-        dataclasses.replace(
-            _hop("responses", ("instruction", "samples", "verdicts")),
-            name=f"responses_{number}",
-            run=partial(generate_again, round_number=number),
-            gives=schemas.JUDGED,
-            decides=lambda c: [_decides_hop(c, "responses"), c.generation.again],
-        ),
-        _execution(f"execution_{number}"),
-    ]
