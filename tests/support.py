@@ -6,10 +6,14 @@ import contextlib
 import io
 import logging.config
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
+
+import pytest
 
 from selfalign_ray.__main__ import main
 from selfalign_ray.watch import logs
@@ -26,6 +30,22 @@ def scaled_{n}(radius: float, factor: float) -> float:
     scaled = radius * factor + {n}
     return scaled**2
 '''
+
+
+@contextlib.contextmanager
+def cpu_seconds_at_most(seconds: float) -> Iterator[None]:
+    """Fails what takes longer: far more than a linear one needs, far less than a quadratic one."""
+
+    def over(*_: object) -> None:
+        pytest.fail(f"took over {seconds} CPU seconds")  # which no code under test catches
+
+    before = signal.signal(signal.SIGVTALRM, over)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def selfalign(*overrides: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:

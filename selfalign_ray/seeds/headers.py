@@ -31,7 +31,7 @@ _DOCSTRING = re.compile(
 )
 _SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*([^\n]*)", re.IGNORECASE)
 _FIELD = re.compile(
-    r"^(?:\W*licen[cs]e\W*:|__licen[cs]e__[ \t]*=)([^\n]*)", re.IGNORECASE | re.MULTILINE
+    r"^(?:[^\w\n]*licen[cs]e[^\w\n]*:|__licen[cs]e__[ \t]*=)([^\n]*)", re.IGNORECASE | re.MULTILINE
 )
 _URL = re.compile(r"\bhttps?:\S+")
 _KNOWN_WORD = re.compile(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selfalign_ray.seeds.headers import judged, offer_of
 from tests.seeds.known_licenses import APACHE_NOTICE, BSD_2, ISC, MIT, MIT_KEEP
+from tests.support import cpu_seconds_at_most
 
 ALLOWED = ["Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT"]
 LGPL = """This file is adapted from a demo, and thus licensed under LGPL 2.1.
@@ -141,7 +140,6 @@ def test_any_head_is_judged(text):
     "piece", [*PIECES, "permission is hereby granted ", "neither the name of "]
 )
 def test_no_head_takes_long(piece):
-    begun = time.process_time()
-    judged("# license\n" + piece * 10_000, ["MIT"], ALLOWED)
-    judged(comment("license " + piece * 1000), ["MIT"], ALLOWED)
-    assert time.process_time() - begun < 1
+    with cpu_seconds_at_most(20):
+        judged("# license\n" + piece * 1_000_000, ["MIT"], ALLOWED)
+        judged(comment("license " + piece * 100_000), ["MIT"], ALLOWED)

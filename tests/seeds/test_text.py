@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import encodings
 import pkgutil
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfalign_ray.seeds.text import clean, decode
+from tests.support import cpu_seconds_at_most
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,11 @@ ALL_CODECS = sorted(module.name for module in pkgutil.iter_modules(encodings.__p
 
 @pytest.mark.parametrize("start", [b"-", b".xn--", b"+", b"\x1b$B", b"\\u", b"~{"])
 def test_no_codec_takes_long(start):
-    text = start + b"a" * 300_000
-    for codec in ALL_CODECS:
-        begun = time.process_time()
-        decode(f"# coding: {codec}\n# ".encode() + text)
-        decode(text, codec)
-        assert time.process_time() - begun < 1, codec
+    text = start + b"a" * 1_000_000
+    with cpu_seconds_at_most(20):
+        for codec in ALL_CODECS:
+            decode(f"# coding: {codec}\n# ".encode() + text)
+            decode(text, codec)
 
 
 CODECS = ["utf-8", "utf-7", "idna", "punycode", "cp037", "shift_jis", "utf-16", "zlib", "\0"]
