@@ -2,7 +2,9 @@
 
 Parsers are C: what crashes them, or keeps them busy for ever, cannot be caught where it happens.
 The process is a clean interpreter, not a fork of a Ray worker with its threads; a question and its
-answer are pickles with their length before them.
+answer are pickles with their length before them. A question holds many items, since two processes
+that wait for each other at every file take half as much CPU time again. One that is not answered is
+asked again item by item.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 _LENGTH = struct.Struct("<Q")
+_Answer = tuple[str | None, Any]  # why the function raised, or None and what it gave
 _TRIES = 2  # a process may also be killed by others, for memory above all
+_QUESTION_BYTES = 1_000_000  # a hundred files
 
 
 class Limits(NamedTuple):
@@ -55,8 +59,23 @@ def answers(
     """
     child = _child(limits)
     pickled = pickle.dumps(function)
+    for question in _questions(items):
+        for failure, value in child.answers(pickled, question):
+            if failure is not None:
+                raise RuntimeError(f"in the process for parsing:\n{failure}")
+            yield value
+
+
+def _questions(items: Iterable[tuple[Any, ...]]) -> Iterator[list[bytes]]:
+    question, size = list[bytes](), 0
     for item in items:
-        yield child.answer(pickled, item)
+        question.append(pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL))
+        size += len(question[-1])
+        if size >= _QUESTION_BYTES:
+            yield question
+            question, size = [], 0
+    if question:
+        yield question
 
 
 class _Child:
@@ -66,23 +85,34 @@ class _Child:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
 
-    def answer(self, function: bytes, item: tuple[Any, ...]) -> Any:
+    def answers(self, function: bytes, question: list[bytes]) -> list[_Answer]:
+        if len(question) > 1:
+            answers = self._asked(function, question)
+            if isinstance(answers, list):
+                return answers
+        return [self._answer(function, item) for item in question]
+
+    def _answer(self, function: bytes, item: bytes) -> _Answer:
         for _ in range(_TRIES):
-            if self._process is None:
-                self._process = _started(self._limits)
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            try:
-                _send(self._process.stdin, (function, item))
-                failure, value = _receive(self._process.stdout)
-            except (BrokenPipeError, EOFError):
-                if self._buried() == -signal.SIGPROF:
-                    return Died("parse_timeout")
-                continue
-            if failure is not None:
-                raise RuntimeError(f"in the process for parsing:\n{failure}")
-            return value
-        return Died("parser_died")
+            answers = self._asked(function, [item])
+            if isinstance(answers, list):
+                return answers[0]
+            if answers == -signal.SIGPROF:
+                return None, Died("parse_timeout")
+        return None, Died("parser_died")
+
+    def _asked(self, function: bytes, question: list[bytes]) -> list[_Answer] | int:
+        """The answers; the exit code of a process that ended meanwhile."""
+        if self._process is None:
+            self._process = _started(self._limits)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            _send(self._process.stdin, (function, question))
+            answers: list[_Answer] = _receive(self._process.stdout)
+        except (BrokenPipeError, EOFError):
+            return self._buried()
+        return answers
 
     def end(self) -> None:
         if self._process is not None:
@@ -129,19 +159,21 @@ def serve(seconds: str, megabytes: str) -> None:
     known: dict[bytes, Callable[..., Any]] = {}
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            pickled, item = _receive(questions)
+            pickled, question = _receive(questions)
             if pickled not in known:
                 known[pickled] = pickle.loads(pickled)  # noqa: S301  our own process
-            # A signal that nothing handles: the kernel ends the process in the midst of C code.
-            signal.setitimer(signal.ITIMER_PROF, float(seconds))
-            reply = _reply(known[pickled], item)
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            _send(replies, reply)
+            answers = []
+            for item in question:
+                # A signal that nothing handles: the kernel ends the process in the midst of C code.
+                signal.setitimer(signal.ITIMER_PROF, float(seconds))
+                answers.append(_answer(known[pickled], item))
+                signal.setitimer(signal.ITIMER_PROF, 0)
+            _send(replies, answers)
 
 
-def _reply(function: Callable[..., Any], item: tuple[Any, ...]) -> tuple[str | None, Any]:
+def _answer(function: Callable[..., Any], item: bytes) -> _Answer:
     try:
-        return None, function(*item)
+        return None, function(*pickle.loads(item))  # noqa: S301  our own process
     except (MemoryError, RecursionError):
         return None, Died("parser_died")
     except Exception:  # noqa: BLE001  told to the parent, which raises
