@@ -14,15 +14,19 @@ COMPILE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def free_names(source: str) -> frozenset[str]:
+def free_names(source: str, *, may_quote: bool = True) -> frozenset[str]:
     """The names that `source` uses and does not bind at its own top level, builtins included.
 
     Those in quoted annotations are among them. Empty where the source does not compile.
+
+    Args:
+        source: any text.
+        may_quote: whether annotations may be quoted, which takes as long again to find out.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-            quoted = _quoted_names(ast.parse(source).body)
+            quoted = _quoted_names(ast.parse(source).body) if may_quote else set()
             top = symtable.symtable("\n".join([source, *sorted(quoted)]), "seed", "exec")
     except COMPILE_ERRORS:
         return frozenset()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from selfalign_ray.seeds.config import FunctionsConfig, QualityConfig
 from selfalign_ray.seeds.names import free_names
 from selfalign_ray.seeds.rules import glance, is_foreign, is_generated
-from selfalign_ray.seeds.syntax import Definition, Module, parse
+from selfalign_ray.seeds.syntax import CLASS, Definition, Module, parse
 
 _WORD = re.compile(r"[^\W\d]\w*")
 
@@ -56,7 +56,7 @@ def snippets(
 def _seed(
     definition: Definition,
     path: str,
-    with_context: Callable[[str], tuple[str, set[str]]],
+    with_context: Callable[[Definition], tuple[str, set[str]]],
     max_chars: int,
     rules: QualityConfig,
 ) -> tuple[str | None, str | None]:
@@ -67,14 +67,14 @@ def _seed(
     reason = glance(definition, path, rules) if definition.intact else "syntax_error"
     if reason is not None:
         return bare, reason
-    whole, modules = with_context(bare)
+    whole, modules = with_context(definition)
     if len(whole) > max_chars:
         return bare, "too_long"
     return whole, "foreign_dependency" if is_foreign(modules, rules) else None
 
 
-def stands_alone(module: Module) -> Callable[[str], tuple[str, set[str]]]:
-    """For the definitions of one file: code -> the same below its imports and constants.
+def stands_alone(module: Module) -> Callable[[Definition], tuple[str, set[str]]]:
+    """For the definitions of one file: each -> its code below its imports and constants.
 
     With it come the top-level modules that it imports above itself, "" for a relative import.
 
@@ -95,10 +95,12 @@ def stands_alone(module: Module) -> Callable[[str], tuple[str, set[str]]]:
             names_of[place] = free_names(module.constants[place].source)
         return names_of[place]
 
-    def with_context(source: str) -> tuple[str, set[str]]:
+    def with_context(definition: Definition) -> tuple[str, set[str]]:
+        source = definition.source
         if known.isdisjoint(_WORD.findall(source)):  # finding its free names takes longer
             return source, set()
-        used = set(free_names(source) & known)
+        may_quote = definition.kind == CLASS or not {"'", '"'}.isdisjoint(definition.signature)
+        used = set(free_names(source, may_quote=may_quote) & known)
         open_names, places = list(used), set[int]()
         while open_names:
             for place in set(binders.get(open_names.pop(), ())) - places:

@@ -69,10 +69,20 @@ def test_answers_keep_their_order_and_size():
 
 
 def test_a_process_that_others_kill_is_asked_again():
-    asked = answers(len, [("a",), ("bc",)], LIMITS)
-    assert next(asked) == 1
+    assert list(answers(len, [("a",), ("bc",)], LIMITS)) == [1, 2]
     os.kill(child._child(LIMITS)._process.pid, signal.SIGKILL)
-    assert next(asked) == 2
+    assert list(answers(len, [("a",), ("bc",)], LIMITS)) == [1, 2]
+
+
+def test_items_go_many_to_a_question(monkeypatch):
+    asked = []
+    send = child._send
+    monkeypatch.setattr(
+        child, "_send", lambda pipe, sent: (asked.append(sent[1]), send(pipe, sent))
+    )
+    items = [("x" * size,) for size in (1, 2, child._QUESTION_BYTES, 3, 4)]
+    assert list(answers(len, items, LIMITS)) == [1, 2, child._QUESTION_BYTES, 3, 4]
+    assert [len(question) for question in asked] == [3, 2]
 
 
 def test_a_mistake_in_the_function_is_told():

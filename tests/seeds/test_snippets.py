@@ -180,6 +180,6 @@ def test_foreign_imports_are_seen_at_once(line, foreign):
 def test_any_text(content):
     module = parse(content)
     for definition in module.definitions:
-        seed, _ = stands_alone(module)(definition.source)
+        seed, _ = stands_alone(module)(definition)
         assert seed.endswith(definition.source)
-        assert seed == stands_alone(module)(definition.source)[0]
+        assert seed == stands_alone(module)(definition)[0]
