@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import symtable
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 # What compiling arbitrary text raises: SyntaxError; ValueError for NUL and lone surrogates;
 # RecursionError and MemoryError for deep nesting.
@@ -14,19 +14,19 @@ COMPILE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def free_names(source: str, *, may_quote: bool = True) -> frozenset[str]:
+def free_names(source: str, annotated: Sequence[ast.stmt] | None = None) -> frozenset[str]:
     """The names that `source` uses and does not bind at its own top level, builtins included.
 
     Those in quoted annotations are among them. Empty where the source does not compile.
 
     Args:
         source: any text.
-        may_quote: whether annotations may be quoted, which takes as long again to find out.
+        annotated: its statements whose annotations may be quoted; None: all, which are parsed.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-            quoted = _quoted_names(ast.parse(source).body) if may_quote else set()
+            quoted = _quoted_names(ast.parse(source).body if annotated is None else annotated)
             top = symtable.symtable("\n".join([source, *sorted(quoted)]), "seed", "exec")
     except COMPILE_ERRORS:
         return frozenset()
@@ -35,7 +35,10 @@ def free_names(source: str, *, may_quote: bool = True) -> frozenset[str]:
     while scopes:
         scope = scopes.pop()
         scopes += scope.get_children()
-        used.update(symbol.get_name() for symbol in scope.get_symbols() if symbol.is_global())
+        if isinstance(scope, symtable.Function):
+            used.update(scope.get_globals())
+        else:
+            used.update(s.get_name() for s in scope.get_symbols() if _is_global(s))
     bound = set()
     for symbol in top.get_symbols():
         if symbol.is_assigned() or symbol.is_imported():
@@ -45,7 +48,12 @@ def free_names(source: str, *, may_quote: bool = True) -> frozenset[str]:
     return frozenset(used - bound)
 
 
-def _quoted_names(body: list[ast.stmt]) -> set[str]:
+def _is_global(symbol: symtable.Symbol) -> bool:
+    # What a class binds that is called "top", as a module's table is, passes for global too.
+    return symbol.is_declared_global() or (symbol.is_global() and not symbol.is_local())
+
+
+def _quoted_names(body: Sequence[ast.stmt]) -> set[str]:
     """The names in quoted annotations of the statements, and of those of their classes."""
     names = set()
     open_nodes = [(annotation, False) for annotation in _annotations(body)]
@@ -62,7 +70,7 @@ def _quoted_names(body: list[ast.stmt]) -> set[str]:
     return names
 
 
-def _annotations(body: list[ast.stmt]) -> Iterator[ast.AST]:
+def _annotations(body: Sequence[ast.stmt]) -> Iterator[ast.AST]:
     for statement in body:
         if isinstance(statement, ast.ClassDef):
             yield from _annotations(statement.body)

@@ -68,7 +68,7 @@ class Snippet:
     @ft.cached_property
     def free_names(self) -> frozenset[str]:
         """Names that the code neither binds nor imports, those in quoted annotations among them."""
-        return free_names(self.code)
+        return free_names(self.code, self.tree.body)
 
     @ft.cached_property
     def imports(self) -> list[str]:

@@ -54,8 +54,8 @@ def glance(definition: Definition, path: str, rules: QualityConfig) -> str | Non
 
 def is_generated(content: str) -> bool:
     """Whether the comments among a file's first lines say that a program wrote it."""
-    head = content.split("\n", _HEAD_LINES)[:_HEAD_LINES]
-    return any(line.lstrip().startswith("#") and _GENERATED.search(line) for line in head)
+    head = (line.lstrip() for line in content.split("\n", _HEAD_LINES)[:_HEAD_LINES])
+    return bool(_GENERATED.search("\n".join(line for line in head if line.startswith("#"))))
 
 
 def is_foreign(modules: Collection[str], rules: QualityConfig) -> bool:

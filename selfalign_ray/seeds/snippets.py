@@ -99,8 +99,8 @@ def stands_alone(module: Module) -> Callable[[Definition], tuple[str, set[str]]]
         source = definition.source
         if known.isdisjoint(_WORD.findall(source)):  # finding its free names takes longer
             return source, set()
-        may_quote = definition.kind == CLASS or not {"'", '"'}.isdisjoint(definition.signature)
-        used = set(free_names(source, may_quote=may_quote) & known)
+        quotes = definition.kind == CLASS or not {"'", '"'}.isdisjoint(definition.signature)
+        used = set(free_names(source, None if quotes else ()) & known)
         open_names, places = list(used), set[int]()
         while open_names:
             for place in set(binders.get(open_names.pop(), ())) - places:

@@ -20,8 +20,8 @@ FUNCTION, METHOD, CLASS = "function", "method", "class"
 
 # Without a line that begins so there is nothing to find; half of real files have none, and asking
 # takes a thousandth of parsing. Python allows a form feed before a statement.
-_FUNCTION = re.compile(r"^\f*(async\b|def\b)", re.MULTILINE)
-_CLASS = re.compile(r"^\f*(async\b|def\b|class\b)", re.MULTILINE)
+_FUNCTION = ("\ndef", "\nasync", "\n\f")
+_CLASS = (*_FUNCTION, "\nclass")
 # To Python a string in parentheses is the string.
 _MAY_BE_STRING = ("string", "concatenated_string", "parenthesized_expression")
 # A docstring that says what it shows, as most do: no escape, no prefix, one string.
@@ -73,7 +73,8 @@ def parse(content: str, *, methods: bool = False, classes: bool = False) -> Modu
         methods: whether the methods of its classes are definitions.
         classes: whether its classes are.
     """
-    if not (_CLASS if methods or classes else _FUNCTION).search(content):
+    lines = f"\n{content}"
+    if not any(start in lines for start in (_CLASS if methods or classes else _FUNCTION)):
         return Module([], [], [], intact=True)
     root = _parser().parse(content.encode("utf-8", "replace")).root_node
     imports: list[Import] = []

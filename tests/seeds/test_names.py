@@ -24,6 +24,9 @@ from selfalign_ray.seeds.names import free_names
         ("def f():\n    global counter\n    counter += 1", {"counter"}),
         ("def f(o):\n    return o.attribute", set()),
         ("def f(x):\n    return g(keyword=x)", {"g"}),
+        # "top" is what Python calls a module's table too.
+        ("def top(x):\n    y = x\n    return y + z", {"z"}),
+        ("class top:\n    a = b\n    global c\n    c = a", {"b", "c"}),
         ("def f(:", set()),
         ("x = '\\d'", set()),
         # What stands in quotes in an annotation is a name all the same.
