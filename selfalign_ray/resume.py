@@ -15,6 +15,7 @@ from selfalign_ray import schemas
 from selfalign_ray.cache import REPLACED, Cache, entry_name
 from selfalign_ray.config import RunConfig
 from selfalign_ray.group import Group, asks_engines, begun_with, goes_on, making_of
+from selfalign_ray.hops.generate import models_at_commits
 from selfalign_ray.inputs import PATH, inputs_of, state_of_source
 from selfalign_ray.places import exists, remove, shards_of
 from selfalign_ray.seeds.config import TableSource
@@ -110,18 +111,17 @@ def make_way(
 
 
 def pinned(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig) -> RunConfig:
-    """The settings with the source at the commit of the run's first rows, or at the newest.
+    """The settings with source and models at the commits of the run's first rows, or the newest.
 
     Raises:
         UserError: the hub cannot be asked, or another version of this package was here before.
     """
-    source = cfg.source
-    if table[0].name != "read" or not isinstance(source, TableSource):
-        return cfg
     begun = [(stage.name, Saved(Path(cfg.run_dir), stage.name).begun()) for stage in table]
     read = [b for name, b in begun if b and b["fingerprint"] == prints[name]]
-    paths = [b["inputs"][PATH] for b in read if PATH in b.get("inputs", {})]
-    return dataclasses.replace(cfg, source=at_commit(source, paths[0] if paths else None))
+    known = {name: state for b in read[::-1] for name, state in b.get("inputs", {}).items()}
+    if table[0].name == "read" and isinstance(cfg.source, TableSource):
+        cfg = dataclasses.replace(cfg, source=at_commit(cfg.source, known.get(PATH)))
+    return models_at_commits(cfg, [stage.hop for stage in table if stage.hop], known)
 
 
 def settle(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig, cache: Cache) -> None:

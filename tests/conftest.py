@@ -58,6 +58,24 @@ def is_value(override: str) -> bool:
     return bool(re.fullmatch(r"(?!hydra\.)[\w.]+", key)) and not (Path(conf_dir()) / key).is_dir()
 
 
+@pytest.fixture
+def pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`pushed("o/n", commit)`: what a hub's revision is now, as its cache on this machine says."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+
+    def push(name: str, commit: str, *, revision: str = "main") -> None:
+        folder = cache / f"models--{name.replace('/', '--')}"
+        snapshot = folder / "snapshots" / commit
+        snapshot.mkdir(parents=True, exist_ok=True)
+        (snapshot / "config.json").write_text("{}")
+        (folder / "refs").mkdir(exist_ok=True)
+        (folder / "refs" / revision).write_text(commit)
+
+    return push
+
+
 @pytest.fixture(scope="session")
 def store_server() -> Iterator[Server]:
     """An S3-compatible server, shared by the whole session."""

@@ -10,8 +10,9 @@ import pytest
 from selfalign_ray import pipeline, schemas, shards
 from selfalign_ray.cache import Cache
 from selfalign_ray.errors import UserError
+from selfalign_ray.inputs import inputs_of
 from selfalign_ray.places import exists, folders_in, local_dir, shards_of, stored
-from selfalign_ray.resume import groups_of, last_done, replay, settle
+from selfalign_ray.resume import groups_of, last_done, pinned, replay, settle
 from selfalign_ray.shards import write_shard
 from selfalign_ray.stage import BEGUN, FORMAT, MANIFEST, Saved, count_by_reason, write_record
 from tests.test_shards import ids_in
@@ -209,3 +210,30 @@ def test_a_broken_shard_goes_after_the_manifest_of_its_stage(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         replay(rest[0], cfg)
     assert last(cfg, *rest)[0] == "decontamination"
+
+
+def test_a_run_goes_on_with_the_models_of_its_first_rows(run_config, pushed, tmp_path):
+    overrides = ["engine=transformers", "generation=per_hop", "model.id=o/n"]
+    overrides.append("generation.pools.responses.model.id=o/w")
+
+    def models(name):
+        cfg = run_config(*overrides, f"run_dir='{tmp_path}/{name}'")
+        table = pipeline.selected(cfg)
+        prints = pipeline.fingerprints(table, cfg)
+        there = pinned(table, prints, cfg)
+        assert pipeline.fingerprints(table, cfg) == prints, "the settings asked for are untouched"
+        for group in groups_of(table):
+            if group[0].hop:
+                saved = Saved(Path(cfg.run_dir), group[-1].name)
+                record = {"format": FORMAT, "fingerprint": prints[saved.name]}
+                saved.begin(record | {"inputs": inputs_of(group, there)}, anew=True)
+        pools = there.generation.pools
+        return pools["concepts"].model.revision, pools["responses"].model.revision
+
+    one, two, wide = "1" * 40, "2" * 40, "3" * 40
+    pushed("o/n", one)
+    assert models("r") == (one, None), "where nobody knows, nothing is said"
+    pushed("o/n", two)
+    pushed("o/w", wide)
+    assert models("r") == (one, wide)
+    assert models("other") == (two, wide)

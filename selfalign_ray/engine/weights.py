@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import shutil
@@ -11,8 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from selfalign_ray.engine.config import ModelConfig
+from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.embedded import EMBEDDED, cache_dir, embedded_model_dir
+from selfalign_ray.engine.standin import STANDIN
 from selfalign_ray.errors import UserError, first_line
 from selfalign_ray.ids import content_id
 from selfalign_ray.places import lock
@@ -39,6 +41,49 @@ def model_path(model: ModelConfig) -> str:
         return str(_copied(model.id, "model.id"))
     path = Path(model.id).expanduser()
     return str(path) if path.is_dir() else model.id
+
+
+def at_commit(model: ModelConfig, engine: EngineConfig, commit: str | None) -> ModelConfig:
+    """The model at a commit, where an engine loads it from the hub, whatever is pushed meanwhile.
+
+    Args:
+        model: the settings.
+        engine: those of the engine that runs it.
+        commit: the one wanted; None: what its revision is now. Where neither the hub nor this
+            machine's cache can tell, the settings are given back as they are.
+    """
+    if not loads_from_hub(model, engine):
+        return model
+    commit = commit or _commit_of(model)
+    return dataclasses.replace(model, revision=commit) if commit else model
+
+
+def name_of(model: ModelConfig, engine: EngineConfig) -> str:
+    """What rows call a model: its id or what servers call it; of the hub "@" and its revision."""
+    if engine.kind == STANDIN:
+        return STANDIN
+    if engine.kind == "openai":
+        return model.served_name or model.id
+    if model.revision and loads_from_hub(model, engine):
+        return f"{model.id}@{model.revision}"
+    return model.id
+
+
+def loads_from_hub(model: ModelConfig, engine: EngineConfig) -> bool:
+    """Whether an engine of such settings fetches the weights from the hub."""
+    if engine.kind not in ("vllm", "transformers") or model.id == EMBEDDED or is_store(model.id):
+        return False
+    return not Path(model.id).expanduser().is_dir()
+
+
+def _commit_of(model: ModelConfig) -> str | None:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        config = hf_hub_download(model.id, "config.json", revision=model.revision)
+    except (OSError, ValueError):
+        return None
+    return Path(config).parent.name  # snapshots/COMMIT/config.json
 
 
 def lora_path(model: ModelConfig) -> str | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -19,8 +20,10 @@ from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.fleet import Fleet
 from selfalign_ray.engine.open import device_of
 from selfalign_ray.engine.standin import STANDIN
+from selfalign_ray.engine.weights import at_commit, loads_from_hub, name_of
 from selfalign_ray.hops.row import HopShots, Row, RowHops
 from selfalign_ray.hops.shots import Example, named, read_examples
+from selfalign_ray.stage import Inputs
 from selfalign_ray.watch.tally import flush, gauge, stopping
 
 SHARED = "shared"  # the pool of the hops that have none of their own
@@ -106,9 +109,7 @@ def through_engines(
         num_cpus=_ACTOR_CPUS,
         fn_constructor_kwargs={
             "engines": engines_for(opening),
-            "model": STANDIN
-            if engine.kind == STANDIN
-            else opening.model.served_name or opening.model.id,
+            "model": name_of(opening.model, engine),
             "rows_in_flight": engine.rows_in_flight,
             "work": work,
             "gives": gives,
@@ -143,6 +144,33 @@ def pool_of(cfg: RunConfig, hop: str) -> tuple[str, ModelConfig, EngineConfig]:
         if hop in pool.hops:
             return name, pool.model, pool.engine
     return SHARED, cfg.model, cfg.engine
+
+
+def commit_of_model(cfg: RunConfig, hop: str) -> Inputs:
+    """By the key of its id: the commit that a hop's model is at; of one from the hub alone."""
+    pool, model, engine = pool_of(cfg, hop)
+    is_known = model.revision is not None and loads_from_hub(model, engine)
+    return {_id_key(pool): model.revision} if is_known else {}
+
+
+def models_at_commits(
+    cfg: RunConfig, hops: Iterable[str], known: Mapping[str, str | None]
+) -> RunConfig:
+    """The settings with the hops' models at the commits `known` by key, else those of now."""
+    shared, pools = cfg.model, dict(cfg.generation.pools)
+    for name, model, engine in {pool[0]: pool for pool in (pool_of(cfg, h) for h in hops)}.values():
+        there = at_commit(model, engine, known.get(_id_key(name)))
+        if name == SHARED:
+            shared = there
+        else:
+            pools[name] = dataclasses.replace(pools[name], model=there)
+    return dataclasses.replace(
+        cfg, model=shared, generation=dataclasses.replace(cfg.generation, pools=pools)
+    )
+
+
+def _id_key(pool: str) -> str:
+    return "model.id" if pool == SHARED else f"generation.pools.{pool}.model.id"
 
 
 def shown_examples(cfg: RunConfig, hops: Sequence[str]) -> list[Example]:

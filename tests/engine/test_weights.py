@@ -11,8 +11,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from selfalign_ray.engine.weights import config_dir, lora_path, model_path
+from selfalign_ray.engine.weights import at_commit, config_dir, lora_path, model_path, name_of
 from selfalign_ray.errors import UserError
+
+ONE, TWO = "1" * 40, "2" * 40
 
 
 class Store(ThreadingHTTPServer):
@@ -191,3 +193,26 @@ def test_an_adapter_that_neither_a_folder_nor_the_hub_has_is_named(model, monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"model\.lora: 'nobody/nothing' is no folder here"):
         lora_path(model("model.lora=nobody/nothing"))
+
+
+def test_a_model_of_the_hub_is_at_the_commit_of_its_revision(run_config, pushed, tmp_path):
+    def at(commit, *overrides):
+        cfg = run_config("engine=transformers", *overrides)
+        model = at_commit(cfg.model, cfg.engine, commit)
+        assert (model is cfg.model) == (model.revision == cfg.model.revision)
+        return model.revision, name_of(model, cfg.engine)
+
+    pushed("o/n", ONE)
+    assert at(None, "model.id=o/n") == (ONE, f"o/n@{ONE}")
+    pushed("o/n", TWO)
+    assert at(None, "model.id=o/n") == (TWO, f"o/n@{TWO}")
+    assert at(ONE, "model.id=o/n") == (ONE, f"o/n@{ONE}")
+    pushed("o/n", ONE, revision="v1")
+    assert at(None, "model.id=o/n", "model.revision=v1") == (ONE, f"o/n@{ONE}")
+    assert at(None, "model.id=o/other") == (None, "o/other"), "nobody can tell"
+    assert at(ONE, "model.id=embedded") == (None, "embedded")
+    assert at(ONE, f"model.id={tmp_path}") == (None, str(tmp_path))
+    assert at(ONE, "engine=standin", "model.id=o/n") == (None, "standin")
+    served = ["engine=openai", "model.id=o/n", "model.revision=v1"]
+    assert at(ONE, *served) == ("v1", "o/n"), "the servers' weights are theirs"
+    assert at(ONE, *served, "model.served_name=mine") == ("v1", "mine")
