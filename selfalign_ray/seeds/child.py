@@ -3,8 +3,8 @@
 Parsers are C: what crashes them, or keeps them busy for ever, cannot be caught where it happens.
 The process is a clean interpreter, not a fork of a Ray worker with its threads; a question and its
 answer are pickles with their length before them. A question holds many items, since two processes
-that wait for each other at every file take half as much CPU time again. One that is not answered is
-asked again item by item.
+that wait for each other at every file find their caches cold. One that is not answered is asked
+again item by item.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ ALL_CODECS = sorted(module.name for module in pkgutil.iter_modules(encodings.__p
 @pytest.mark.parametrize("start", [b"-", b".xn--", b"+", b"\x1b$B", b"\\u", b"~{"])
 def test_no_codec_takes_long(start):
     text = start + b"a" * 1_000_000
-    with cpu_seconds_at_most(20):
+    with cpu_seconds_at_most(10):
         for codec in ALL_CODECS:
             decode(f"# coding: {codec}\n# ".encode() + text)
             decode(text, codec)
