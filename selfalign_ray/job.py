@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, SupportsIndex, TextIO
 
 import ray
 from hydra.core.hydra_config import HydraConfig
@@ -170,7 +170,7 @@ def _set_down(file: TextIO, token: str) -> None:
 
 def worker_runtime(*, is_local: bool) -> dict[str, Any]:
     """The runtime environment of every worker."""
-    setup = setup_worker if is_local else setup_for(versions())
+    setup = _setup_here if is_local else setup_for(versions())
     runtime: dict[str, Any] = {"worker_process_setup_hook": setup}
     if is_local:
         runtime["env_vars"] = _LOCAL_ENVIRONMENT
@@ -179,6 +179,24 @@ def worker_runtime(*, is_local: bool) -> dict[str, Any]:
         # waits for ever for one whose path has a space in it.
         runtime["py_executable"] = shlex.quote(sys.executable)
     return runtime
+
+
+def _setup_here() -> None:
+    """What a worker of a local Ray does first.
+
+    Ray has it look for modules in the folder where the command runs before all others, and what
+    lies there may be the code that seeds are made of: a numpy.py would run, outside the sandbox.
+    """
+    setup_worker()
+    sys.path = _PathWithoutHere(sys.path)
+
+
+class _PathWithoutHere(list[str]):
+    """Takes the folder of this process no more where it is put first; PYTHONPATH may name it."""
+
+    def insert(self, place: SupportsIndex, folder: str) -> None:
+        if folder != os.getcwd():  # noqa: PTH109  as Ray spells it
+            super().insert(place, folder)
 
 
 def configure_ray_data() -> None:

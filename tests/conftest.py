@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from selfalign_ray.config import RunConfig, conf_dir, register_schemas, typed
 from selfalign_ray.job import LOCAL_SYSTEM, configure_ray_data, worker_runtime
+from selfalign_ray.watch.logs import setup_worker
 from tests.object_store import Server, object_store
 
 RunConfigOf = Callable[..., RunConfig]
@@ -104,7 +105,8 @@ def ray_local() -> Iterator[None]:
         num_cpus=4,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env=worker_runtime(is_local=True),
+        # Workers find the tests' own functions where pytest runs, which a job's do not.
+        runtime_env=worker_runtime(is_local=True) | {"worker_process_setup_hook": setup_worker},
         _system_config=LOCAL_SYSTEM,
     )
     configure_ray_data()

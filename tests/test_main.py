@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from selfalign_ray.__main__ import _user_error
-from tests.support import SELFALIGN, code_in, selfalign, selfalign_here
+from tests.support import GOOD, SELFALIGN, code_in, selfalign, selfalign_here
 
 
 @pytest.mark.parametrize(
@@ -215,3 +216,24 @@ def test_a_plan_goes_on_where_it_was_and_leaves_the_run_alone(ray_local, tmp_pat
     card = (run_dir / "plan" / "dataset" / "README.md").read_text()
     assert "**This data set is empty**: the last rows were dropped in the stage metrics" in card
     assert (run_dir / "plan" / "instruction_dataset.jsonl").read_text() == ""
+
+
+@pytest.mark.ray
+@pytest.mark.sandbox
+def test_what_lies_where_the_command_runs_is_no_module_of_ours(tmp_path):
+    told = tmp_path / "told"
+    for name in ("numpy", "ray", "selfalign_ray", "struct", "typing"):
+        trap = f"\nwith open({str(told)!r}, 'a') as file:\n    print(__name__, file=file)\n"
+        (tmp_path / f"{name}.py").write_text(GOOD.format(n=len(name)) + trap)
+    overrides = ["source=folder", "source.path=.", "seeds.read.licenses=null", "engine=standin"]
+    # -P, as the installed command has it; without, Python itself looks there.
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "selfalign_ray", *overrides],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not told.exists(), told.read_text()

@@ -140,7 +140,7 @@ def _child(limits: Limits) -> _Child:
 def _started(limits: Limits) -> subprocess.Popen[bytes]:
     start = "import sys; from selfalign_ray.seeds.child import serve; serve(*sys.argv[1:])"
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", start, *map(str, limits)],
+        [sys.executable, "-P", "-c", start, *map(str, limits)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

@@ -85,6 +85,14 @@ def test_items_go_many_to_a_question(monkeypatch):
     assert [len(question) for question in asked] == [3, 2]
 
 
+@pytest.mark.parametrize("name", ["struct", "selfalign_ray"])
+def test_modules_where_the_job_runs_are_not_taken_for_its_own(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{name}.py").write_text("raise SystemExit\n")
+    fresh = LIMITS._replace(seconds=2 + len(name))
+    assert list(answers(len, [("a",), ("bc",)], fresh)) == [1, 2]
+
+
 def test_a_mistake_in_the_function_is_told():
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         list(answers(divmod, [(1, 0)], LIMITS))
