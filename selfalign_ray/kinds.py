@@ -12,7 +12,7 @@ from selfalign_ray import schemas
 from selfalign_ray.config import RunConfig
 from selfalign_ray.decontamination.benchmarks import states_of_benchmarks
 from selfalign_ray.decontamination.decontamination import benchmarks_said
-from selfalign_ray.hops.generate import commit_of_model, generate, generate_again, pool_of
+from selfalign_ray.hops.generate import commits_of_model, generate, generate_again, pool_of
 from selfalign_ray.hops.shots import read_examples
 from selfalign_ray.inputs import states_of_folders
 from selfalign_ray.seeds.docstring_judge import docstring_judge
@@ -97,7 +97,7 @@ def _asking(
 
     def weights(cfg: RunConfig) -> Inputs:
         _, model, _ = pool_of(cfg, name)
-        return states_of_folders([model.id, model.lora]) | commit_of_model(cfg, name)
+        return states_of_folders([model.id, model.lora]) | commits_of_model(cfg, name)
 
     return plain_stage(name, run, gives, needs, decides, inputs=weights, hop=name, saves=saves)
 

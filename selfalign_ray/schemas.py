@@ -135,7 +135,8 @@ HOPS = pa.schema(
         pa.field("independent_tests", pa.string()),  # of the hop tests; null: the recipe has none
         pa.field("samples", pa.list_(SAMPLE)),
         pa.field("hops", pa.list_(HOP)),  # in the order they ran
-        pa.field("model", pa.string()),  # of the last hop; of the hub "id@commit"; "standin": none
+        # Of the last hop; of the hub "id@commit"; with an adapter "id+adapter"; "standin": none.
+        pa.field("model", pa.string()),
         pa.field("error", pa.string()),  # of the engine, where drop_reason says so
         DROP_REASON,
     ]

@@ -66,11 +66,11 @@ def pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
 
-    def push(name: str, commit: str, *, revision: str = "main") -> None:
+    def push(name: str, commit: str, *, revision: str = "main", file: str = "config.json") -> None:
         folder = cache / f"models--{name.replace('/', '--')}"
         snapshot = folder / "snapshots" / commit
         snapshot.mkdir(parents=True, exist_ok=True)
-        (snapshot / "config.json").write_text("{}")
+        (snapshot / file).write_text("{}")
         (folder / "refs").mkdir(exist_ok=True)
         (folder / "refs" / revision).write_text(commit)
 

@@ -213,7 +213,7 @@ def test_a_broken_shard_goes_after_the_manifest_of_its_stage(run, monkeypatch):
 
 
 def test_a_run_goes_on_with_the_models_of_its_first_rows(run_config, pushed, tmp_path):
-    overrides = ["engine=transformers", "generation=per_hop", "model.id=o/n"]
+    overrides = ["engine=vllm", "generation=per_hop", "model.id=o/n", "model.lora=o/t"]
     overrides.append("generation.pools.responses.model.id=o/w")
 
     def models(name):
@@ -228,12 +228,15 @@ def test_a_run_goes_on_with_the_models_of_its_first_rows(run_config, pushed, tmp
                 record = {"format": FORMAT, "fingerprint": prints[saved.name]}
                 saved.begin(record | {"inputs": inputs_of(group, there)}, anew=True)
         pools = there.generation.pools
-        return pools["concepts"].model.revision, pools["responses"].model.revision
+        concepts, responses = pools["concepts"].model, pools["responses"].model
+        return concepts.revision, concepts.lora, responses.revision
 
     one, two, wide = "1" * 40, "2" * 40, "3" * 40
     pushed("o/n", one)
-    assert models("r") == (one, None), "where nobody knows, nothing is said"
+    pushed("o/t", one, file="adapter_config.json")
+    assert models("r") == (one, f"o/t@{one}", None), "where nobody knows, nothing is said"
     pushed("o/n", two)
+    pushed("o/t", two, file="adapter_config.json")
     pushed("o/w", wide)
-    assert models("r") == (one, wide)
-    assert models("other") == (two, wide)
+    assert models("r") == (one, f"o/t@{one}", wide)
+    assert models("other") == (two, f"o/t@{two}", wide)

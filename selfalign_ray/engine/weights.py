@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from selfalign_ray.places import lock
 log = logging.getLogger(__name__)
 
 _STORE = re.compile(r"(s3|gs|gcs)://")
+_ADAPTER = "adapter_config.json"
 
 
 def model_path(model: ModelConfig) -> str:
@@ -43,47 +45,75 @@ def model_path(model: ModelConfig) -> str:
     return str(path) if path.is_dir() else model.id
 
 
-def at_commit(model: ModelConfig, engine: EngineConfig, commit: str | None) -> ModelConfig:
-    """The model at a commit, where an engine loads it from the hub, whatever is pushed meanwhile.
+def at_commits(
+    model: ModelConfig, engine: EngineConfig, known: Mapping[str, str | None]
+) -> ModelConfig:
+    """The model with what an engine loads from the hub at commits, whatever is pushed meanwhile.
 
     Args:
         model: the settings.
         engine: those of the engine that runs it.
-        commit: the one wanted; None: what its revision is now. Where neither the hub nor this
-            machine's cache can tell, the settings are given back as they are.
+        known: by key of the settings, the commit wanted; one that is not there is that of its
+            revision now. Where neither the hub nor this machine's cache can tell, the settings are
+            given back as they are.
     """
-    if not loads_from_hub(model, engine):
-        return model
-    commit = commit or _commit_of(model)
-    return dataclasses.replace(model, revision=commit) if commit else model
+    commits = {
+        key: known.get(key) or _commit_of(name, revision, file)
+        for key, (name, revision, file) in _from_hub(model, engine).items()
+    }
+    if commits.get("id"):
+        model = dataclasses.replace(model, revision=commits["id"])
+    if model.lora and commits.get("lora"):
+        name = model.lora.partition("@")[0]
+        model = dataclasses.replace(model, lora=f"{name}@{commits['lora']}")
+    return model
+
+
+def revisions_of(model: ModelConfig, engine: EngineConfig) -> dict[str, str]:
+    """By key of the settings, the revision of what comes from the hub; where one is set."""
+    there = _from_hub(model, engine).items()
+    return {key: revision for key, (_, revision, _) in there if revision}
 
 
 def name_of(model: ModelConfig, engine: EngineConfig) -> str:
-    """What rows call a model: its id or what servers call it; of the hub "@" and its revision."""
+    """What rows call a model: its id or what servers call it; of the hub "@" and its revision.
+
+    Of one with an adapter "+" and the adapter's.
+    """
     if engine.kind == STANDIN:
         return STANDIN
     if engine.kind == "openai":
         return model.served_name or model.id
-    if model.revision and loads_from_hub(model, engine):
-        return f"{model.id}@{model.revision}"
-    return model.id
+    revision = revisions_of(model, engine).get("id")
+    name = f"{model.id}@{revision}" if revision else model.id
+    return f"{name}+{model.lora}" if model.lora else name
 
 
-def loads_from_hub(model: ModelConfig, engine: EngineConfig) -> bool:
-    """Whether an engine of such settings fetches the weights from the hub."""
-    if engine.kind not in ("vllm", "transformers") or model.id == EMBEDDED or is_store(model.id):
-        return False
-    return not Path(model.id).expanduser().is_dir()
+def _from_hub(model: ModelConfig, engine: EngineConfig) -> dict[str, tuple[str, str | None, str]]:
+    """By key of the settings, repository, revision and a file of it that an engine fetches."""
+    if engine.kind not in ("vllm", "transformers"):
+        return {}
+    found = {}
+    if model.id != EMBEDDED and _is_of_hub(model.id):
+        found["id"] = (model.id, model.revision, "config.json")
+    if model.lora and _is_of_hub(model.lora):
+        name, _, revision = model.lora.partition("@")
+        found["lora"] = (name, revision or None, _ADAPTER)
+    return found
 
 
-def _commit_of(model: ModelConfig) -> str | None:
+def _is_of_hub(place: str) -> bool:
+    return not is_store(place) and not Path(place).expanduser().is_dir()
+
+
+def _commit_of(repository: str, revision: str | None, file: str) -> str | None:
     from huggingface_hub import hf_hub_download
 
     try:
-        config = hf_hub_download(model.id, "config.json", revision=model.revision)
+        path = hf_hub_download(repository, file, revision=revision)
     except (OSError, ValueError):
         return None
-    return Path(config).parent.name  # snapshots/COMMIT/config.json
+    return Path(path).parent.name  # snapshots/COMMIT/FILE
 
 
 def lora_path(model: ModelConfig) -> str | None:
@@ -99,9 +129,9 @@ def lora_path(model: ModelConfig) -> str | None:
     else:
         folder = Path(model.lora).expanduser()
         if not folder.is_dir():
-            folder = _from_hub(model.lora)
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"model.lora: {model.lora} holds no adapter (no adapter_config.json)")
+            folder = _adapter_of_hub(model.lora)
+    if not (folder / _ADAPTER).is_file():
+        raise UserError(f"model.lora: {model.lora} holds no adapter (no {_ADAPTER})")
     return str(folder)
 
 
@@ -184,15 +214,16 @@ def _listing(uri: str, key: str) -> tuple[fs.FileSystem, str, list[fs.FileInfo]]
     return store, root, files
 
 
-def _from_hub(name: str) -> Path:
+def _adapter_of_hub(lora: str) -> Path:
     from huggingface_hub import snapshot_download
 
+    name, _, revision = lora.partition("@")
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise UserError(f"model.lora: there is no folder {name}")
+        raise UserError(f"model.lora: there is no folder {lora}")
     try:
-        return Path(snapshot_download(name))
+        return Path(snapshot_download(name, revision=revision or None))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"model.lora: {name!r} is no folder here and not to be had from the hub "
+            f"model.lora: {lora!r} is no folder here and not to be had from the hub "
             f"({first_line(error)})"
         ) from error

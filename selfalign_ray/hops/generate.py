@@ -20,7 +20,7 @@ from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.fleet import Fleet
 from selfalign_ray.engine.open import device_of
 from selfalign_ray.engine.standin import STANDIN
-from selfalign_ray.engine.weights import at_commit, loads_from_hub, name_of
+from selfalign_ray.engine.weights import at_commits, name_of, revisions_of
 from selfalign_ray.hops.row import HopShots, Row, RowHops
 from selfalign_ray.hops.shots import Example, named, read_examples
 from selfalign_ray.stage import Inputs
@@ -146,11 +146,10 @@ def pool_of(cfg: RunConfig, hop: str) -> tuple[str, ModelConfig, EngineConfig]:
     return SHARED, cfg.model, cfg.engine
 
 
-def commit_of_model(cfg: RunConfig, hop: str) -> Inputs:
-    """By the key of its id: the commit that a hop's model is at; of one from the hub alone."""
+def commits_of_model(cfg: RunConfig, hop: str) -> Inputs:
+    """By their keys: the commits that a hop's model and adapter are at; of those from the hub."""
     pool, model, engine = pool_of(cfg, hop)
-    is_known = model.revision is not None and loads_from_hub(model, engine)
-    return {_id_key(pool): model.revision} if is_known else {}
+    return {_key(pool, name): commit for name, commit in revisions_of(model, engine).items()}
 
 
 def models_at_commits(
@@ -158,19 +157,21 @@ def models_at_commits(
 ) -> RunConfig:
     """The settings with the hops' models at the commits `known` by key, else those of now."""
     shared, pools = cfg.model, dict(cfg.generation.pools)
-    for name, model, engine in {pool[0]: pool for pool in (pool_of(cfg, h) for h in hops)}.values():
-        there = at_commit(model, engine, known.get(_id_key(name)))
-        if name == SHARED:
+    asked = {pool: (model, engine) for pool, model, engine in (pool_of(cfg, hop) for hop in hops)}
+    for pool, (model, engine) in asked.items():
+        commits = {name: known.get(_key(pool, name)) for name in ("id", "lora")}
+        there = at_commits(model, engine, commits)
+        if pool == SHARED:
             shared = there
         else:
-            pools[name] = dataclasses.replace(pools[name], model=there)
+            pools[pool] = dataclasses.replace(pools[pool], model=there)
     return dataclasses.replace(
         cfg, model=shared, generation=dataclasses.replace(cfg.generation, pools=pools)
     )
 
 
-def _id_key(pool: str) -> str:
-    return "model.id" if pool == SHARED else f"generation.pools.{pool}.model.id"
+def _key(pool: str, name: str) -> str:
+    return f"model.{name}" if pool == SHARED else f"generation.pools.{pool}.model.{name}"
 
 
 def shown_examples(cfg: RunConfig, hops: Sequence[str]) -> list[Example]:

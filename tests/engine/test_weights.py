@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from selfalign_ray.engine.weights import at_commit, config_dir, lora_path, model_path, name_of
+from selfalign_ray.engine.weights import at_commits, config_dir, lora_path, model_path, name_of
 from selfalign_ray.errors import UserError
 
 ONE, TWO = "1" * 40, "2" * 40
@@ -198,7 +198,7 @@ def test_an_adapter_that_neither_a_folder_nor_the_hub_has_is_named(model, monkey
 def test_a_model_of_the_hub_is_at_the_commit_of_its_revision(run_config, pushed, tmp_path):
     def at(commit, *overrides):
         cfg = run_config("engine=transformers", *overrides)
-        model = at_commit(cfg.model, cfg.engine, commit)
+        model = at_commits(cfg.model, cfg.engine, {"id": commit})
         assert (model is cfg.model) == (model.revision == cfg.model.revision)
         return model.revision, name_of(model, cfg.engine)
 
@@ -216,3 +216,29 @@ def test_a_model_of_the_hub_is_at_the_commit_of_its_revision(run_config, pushed,
     served = ["engine=openai", "model.id=o/n", "model.revision=v1"]
     assert at(ONE, *served) == ("v1", "o/n"), "the servers' weights are theirs"
     assert at(ONE, *served, "model.served_name=mine") == ("v1", "mine")
+
+
+def test_an_adapter_of_the_hub_is_at_the_commit_of_its_revision(run_config, pushed, tmp_path):
+    def at(lora, commit=None):
+        cfg = run_config("engine=vllm", "model.id=embedded", f"model.lora='{lora}'")
+        model = at_commits(cfg.model, cfg.engine, {"lora": commit})
+        return model.lora, name_of(model, cfg.engine)
+
+    pushed("o/tuned", ONE, file="adapter_config.json")
+    assert at("o/tuned") == (f"o/tuned@{ONE}", f"embedded+o/tuned@{ONE}")
+    pushed("o/tuned", TWO, file="adapter_config.json")
+    pushed("o/tuned", ONE, file="adapter_config.json", revision="v1")
+    assert at("o/tuned")[0] == f"o/tuned@{TWO}"
+    assert at("o/tuned@v1")[0] == f"o/tuned@{ONE}"
+    assert at("o/tuned", ONE)[0] == f"o/tuned@{ONE}"
+    assert at("o/other") == ("o/other", "embedded+o/other"), "nobody can tell"
+    assert at(tmp_path) == (str(tmp_path), f"embedded+{tmp_path}")
+
+
+def test_an_adapter_of_the_hub_is_loaded_at_its_commit(model, pushed):
+    for commit in (TWO, ONE):
+        pushed("o/tuned", commit, file="adapter_config.json")
+    assert Path(lora_path(model(f"model.lora=o/tuned@{TWO}"))).name == TWO
+    assert Path(lora_path(model("model.lora=o/tuned"))).name == ONE
+    with pytest.raises(UserError, match=r"model\.lora: 'o/tuned@v3' is no folder here"):
+        lora_path(model("model.lora=o/tuned@v3"))
