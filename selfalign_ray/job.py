@@ -58,6 +58,8 @@ LOCAL_SYSTEM = {
     "prestart_worker_first_driver": False,
 }
 _LOCAL_ENVIRONMENT = {  # of workers on one machine
+    # Their own processes, vLLM's core among them, look for no modules where the command runs.
+    "PYTHONSAFEPATH": "1",
     # By these Ray Data gives each half of a shuffle processes of its own, which keeps the memory of
     # many large ones apart; where all workers carry them, the halves share a process.
     "RAY_DATA_SHUFFLE_MAP_WORKER": "1",

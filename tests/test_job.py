@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import multiprocessing
 import os
 import platform
 import signal
 import time
 
 import pytest
+import ray
 
 from selfalign_ray import job
 from selfalign_ray.errors import TakenError, UserError
@@ -55,3 +57,25 @@ def test_keys_and_secrets_of_the_settings_are_masked_in_the_log(run_config, monk
     )
     expected = {"key-of-the-servers", "key-of-other-servers", "of-the-bucket"}
     assert set(job.secrets_of(cfg)) == expected
+
+
+@pytest.mark.ray
+def test_a_worker_s_processes_import_nothing_from_where_they_run(ray_local, tmp_path):
+    told = tmp_path / "told"
+    for name in ("multiprocessing", "signal", "struct"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(told)!r}, 'w')\nraise SystemExit\n")
+
+    @ray.remote
+    def spawned(folder):  # as vLLM begins its core
+        before = os.getcwd()
+        os.chdir(folder)
+        try:
+            process = multiprocessing.get_context("spawn").Process(target=os.getpid)
+            process.start()
+            process.join()
+        finally:
+            os.chdir(before)
+        return process.exitcode
+
+    assert ray.get(spawned.remote(str(tmp_path))) == 0
+    assert not told.exists()
