@@ -21,6 +21,7 @@ from selfalign_ray.engine.base import (
     PromptTooLongError,
     Sampling,
 )
+from selfalign_ray.engine.standin import STANDIN
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import (
     HOP_NAMES,
@@ -98,7 +99,9 @@ class RowHops:
             EngineDiedError: no engine is left; the row is as it was.
             UserError: no engine can go on as it is set.
         """
-        row = {**row, "hops": list(row.get("hops") or []), "model": self._engine.model}
+        # What the stand-in had a hand in can never pass for a model's.
+        model = STANDIN if row.get("model") == STANDIN else self._engine.model
+        row = {**row, "hops": list(row.get("hops") or []), "model": model}
         for hop in self._hops:
             if row["drop_reason"] is not None:
                 break

@@ -164,6 +164,12 @@ def test_a_dead_engine_is_no_row_s_fault(run):
         run(ScriptedEngine(error=EngineDiedError("gone")))
 
 
+def test_what_the_stand_in_began_is_never_a_model_s(run):
+    (done,) = run(ScriptedEngine(), row(model="standin"))
+    assert done["model"] == "standin"
+    assert [hop["model"] for hop in done["hops"]] == ["scripted"] * 3
+
+
 def test_a_dropped_row_passes_untouched(run):
     engine = ScriptedEngine()
     (done,) = run(engine, row(drop_reason="why"))
