@@ -23,7 +23,7 @@ from selfalign_ray.config import ClusterConfig, RunConfig
 from selfalign_ray.engine.actor import stop_engines
 from selfalign_ray.engine.config import ignored
 from selfalign_ray.errors import TakenError, UserError
-from selfalign_ray.hops.generate import pool_of
+from selfalign_ray.hops.generate import pool_of, pools_of
 from selfalign_ray.lease import is_of_here, leased, new_token, this_process
 from selfalign_ray.mirror import mirrored
 from selfalign_ray.nodes import check_nodes, check_versions, describe_sandbox, setup_for
@@ -235,14 +235,11 @@ def _ray(cluster: ClusterConfig, run: str) -> Iterator[None]:
 
 
 def ignored_in_pools(cfg: RunConfig) -> list[str]:
-    """What no engine looks at, of the pools that the hops have."""
-    pools = cfg.generation.pools
-    own = {hop for pool in pools.values() for hop in pool.hops}
-    lines = [] if {*cfg.recipe.hops} <= own else ignored(cfg.engine, cfg.model)
-    for name, pool in pools.items():
-        is_main = (pool.engine, pool.model) == (cfg.engine, cfg.model)
-        at = "" if is_main else f"generation.pools.{name}."
-        lines += ignored(pool.engine, pool.model, at)
+    """What no engine looks at, of the pools that hops and judges have."""
+    lines = []
+    for name, (model, engine) in pools_of(cfg).items():
+        is_main = (engine, model) == (cfg.engine, cfg.model)
+        lines += ignored(engine, model, "" if is_main else f"generation.pools.{name}.")
     return list(dict.fromkeys(lines))
 
 

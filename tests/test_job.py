@@ -9,6 +9,7 @@ import os
 import platform
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import ray
@@ -67,7 +68,7 @@ def test_a_worker_s_processes_import_nothing_from_where_they_run(ray_local, tmp_
 
     @ray.remote
     def spawned(folder):  # as vLLM begins its core
-        before = os.getcwd()
+        before = Path.cwd()
         os.chdir(folder)
         try:
             process = multiprocessing.get_context("spawn").Process(target=os.getpid)

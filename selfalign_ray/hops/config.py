@@ -12,6 +12,8 @@ from selfalign_ray.settings import setting
 # comes before the responses so that their tests' author never sees one.
 HOP_NAMES = ("concepts", "instruction", "tests", "responses")
 _OPTIONAL = {"tests"}
+# What asks engines besides: how likely a text is.
+JUDGES = ("docstring_judge", "judge")
 
 
 @dataclass(kw_only=True)
@@ -86,9 +88,9 @@ class RecipeConfig:
 
 @dataclass(kw_only=True)
 class PoolConfig:
-    """Engines that serve some hops alone."""
+    """Engines that serve some hops or judges alone."""
 
-    hops: list[str]  # one, or several that follow each other
+    hops: list[str]  # one, or several that follow each other; judge and docstring_judge as well
     model: ModelConfig
     engine: EngineConfig
 
@@ -105,7 +107,7 @@ class AgainConfig:
 class GenerationConfig:
     """How often and by which engines the recipe's hops are run."""
 
-    pools: dict[str, PoolConfig]  # by name; a hop in none of them is served by model and engine
+    pools: dict[str, PoolConfig]  # by name; a hop or judge in none is served by model and engine
     rounds: int = setting(ge=1)  # of responses and their execution; 1: no second try
     again: AgainConfig
 
@@ -113,9 +115,9 @@ class GenerationConfig:
         seen: set[str] = set()
         for name, pool in self.pools.items():
             places = [HOP_NAMES.index(hop) for hop in pool.hops if hop in HOP_NAMES]
-            if not places or len(places) != len(pool.hops):
-                yield f"pools.{name}.hops", f"must name some of {', '.join(HOP_NAMES)}"
-            elif places != list(range(places[0], places[0] + len(places))):
+            if not pool.hops or not set(pool.hops) <= {*HOP_NAMES, *JUDGES}:
+                yield f"pools.{name}.hops", f"must name some of {', '.join(HOP_NAMES + JUDGES)}"
+            elif places and places != list(range(places[0], places[0] + len(places))):
                 yield f"pools.{name}.hops", "must follow each other in the order of the recipe"
             if again := seen & set(pool.hops):
                 yield f"pools.{name}.hops", f"another pool has {', '.join(sorted(again))}"

@@ -146,6 +146,14 @@ def pool_of(cfg: RunConfig, hop: str) -> tuple[str, ModelConfig, EngineConfig]:
     return SHARED, cfg.model, cfg.engine
 
 
+def pools_of(cfg: RunConfig) -> dict[str, tuple[ModelConfig, EngineConfig]]:
+    """By name, the settings of the pools that serve the hops and judges of a whole run."""
+    asking = list(cfg.recipe.hops)
+    asking += ["judge"] * cfg.validation.judge.enabled
+    asking += ["docstring_judge"] * cfg.seeds.docstring_judge.enabled
+    return {pool: (model, engine) for pool, model, engine in (pool_of(cfg, n) for n in asking)}
+
+
 def commits_of_model(cfg: RunConfig, hop: str) -> Inputs:
     """By their keys: the commits that a hop's model and adapter are at; of those from the hub."""
     pool, model, engine = pool_of(cfg, hop)

@@ -13,6 +13,7 @@ import yaml
 
 from selfalign_ray.config import RunConfig
 from selfalign_ray.decontamination.benchmarks import CHECKED
+from selfalign_ray.hops.generate import pools_of
 from selfalign_ray.ids import content_id
 from selfalign_ray.places import shown
 from selfalign_ray.report.contamination import Contamination
@@ -76,9 +77,9 @@ def facts_of(
         "run": run_id(cfg),
         "rows_per_file": cfg.report.rows_per_file,
         "standin": is_standin(cfg, figures),
-        "model": cfg.model.id,
+        "model": ", ".join(dict.fromkeys(model.id for model, _ in pools_of(cfg).values())),
         "written_by": list(figures.models),
-        "engine": cfg.engine.kind,
+        "engine": ", ".join(dict.fromkeys(engine.kind for _, engine in pools_of(cfg).values())),
         "source": cfg.source.kind,
         "run_seed": cfg.run_seed,
         "hops": hops,

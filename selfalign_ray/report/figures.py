@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from selfalign_ray.config import RunConfig
 from selfalign_ray.engine.standin import STANDIN
+from selfalign_ray.hops.generate import pools_of
 from selfalign_ray.report.engines import EngineFigures, counted_by, engine_figures
 from selfalign_ray.report.exports import dataset_stage
 from selfalign_ray.report.hops import HopFigures, has_hops, hop_figures, work_seconds
@@ -107,8 +108,9 @@ class Figures:
 
 
 def is_standin(cfg: RunConfig, figures: Figures) -> bool:
-    """Whether any row came from the stand-in engine."""
-    return cfg.engine.kind == STANDIN or STANDIN in figures.models
+    """Whether the stand-in engine wrote or judged any row."""
+    kinds = {engine.kind for _, engine in pools_of(cfg).values()}
+    return STANDIN in kinds or STANDIN in figures.models
 
 
 def take_figures(stages: Sequence[SavedStage]) -> Figures:

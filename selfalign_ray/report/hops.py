@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfalign_ray.hops.config import HOP_NAMES
+from selfalign_ray.hops.config import HOP_NAMES, JUDGES
 from selfalign_ray.report.engines import counted_by
 from selfalign_ray.report.saved import SavedStage, holding, last_seen
 
-SCORING = ("docstring_judge", "judge")  # the stages that ask engines how likely a text is
 _HOP_AMOUNTS = ("prompt_tokens", "cached_tokens", "output_tokens", "seconds")
 
 
@@ -45,7 +44,7 @@ class HopFigures:
 
 def has_hops(stage: SavedStage) -> bool:
     """Whether a saved stage holds what engines did: hops, further rounds of them, judges."""
-    return any(hop_of(name) or name in SCORING for name in stage.group)
+    return any(hop_of(name) or name in JUDGES for name in stage.group)
 
 
 def hop_of(stage: str) -> str | None:
@@ -95,7 +94,7 @@ def hop_figures(stages: Sequence[SavedStage]) -> tuple[dict[str, HopFigures], Co
 
 def _scoring(stages: Sequence[SavedStage]) -> Iterator[tuple[str, HopFigures]]:
     """What the judges asked: their rows do not say, so by what they counted."""
-    for name in SCORING:
+    for name in JUDGES:
         if (stage := holding(stages, name)) is not None:
             said = counted_by(stage, name)
             yield (

@@ -7,6 +7,7 @@ from typing import Any
 
 from selfalign_ray import pipeline
 from selfalign_ray.config import RunConfig
+from selfalign_ray.hops.generate import pools_of
 from selfalign_ray.report.contamination import Contamination, as_markdown
 from selfalign_ray.report.engines import Level
 from selfalign_ray.report.examples import show
@@ -308,14 +309,23 @@ def _settings(cfg: RunConfig) -> str:
     rows = [
         ("run_seed", str(cfg.run_seed)),
         ("source", cfg.source.kind),
-        ("model", cfg.model.id),
-        ("engine", cfg.engine.kind),
-        ("engines", cfg.engine.engines),
+        *_pools(cfg),
         ("shots", shots),
         ("temperature", heat),
         ("responses per instruction", f"{responses.n}, of at most {responses.max_tokens} tokens"),
     ]
     return table(("setting", ""), rows) + "\n\nEvery setting is in manifest.json."
+
+
+def _pools(cfg: RunConfig) -> list[tuple[str, Any]]:
+    pools = pools_of(cfg)
+    if len(pools) > 1:
+        return [
+            (f"pool {name}", f"{model.id}, {engine.kind}, engines: {engine.engines}")
+            for name, (model, engine) in pools.items()
+        ]
+    ((model, engine),) = pools.values()
+    return [("model", model.id), ("engine", engine.kind), ("engines", engine.engines)]
 
 
 def _share(part: float, whole: float) -> float | None:

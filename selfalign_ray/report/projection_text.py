@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from selfalign_ray.config import RunConfig
-from selfalign_ray.engine.config import EngineConfig
 from selfalign_ray.engine.standin import STANDIN
-from selfalign_ray.hops.generate import pool_of
+from selfalign_ray.hops.generate import pools_of
 from selfalign_ray.places import shown
 from selfalign_ray.report.figures import take_figures
 from selfalign_ray.report.funnel import take_funnel
@@ -77,7 +76,7 @@ def projection_text(cfg: RunConfig, measured: Measured, projection: Projection) 
 
 
 def _standin(cfg: RunConfig) -> Iterator[str]:
-    if any(engine.kind == STANDIN for engine in _engines(cfg)):
+    if any(engine.kind == STANDIN for _, engine in pools_of(cfg).values()):
         yield "STAND-IN ENGINE: NOT A RESULT. No model would be as fast, nor pass as often."
 
 
@@ -97,7 +96,7 @@ def _facts(cfg: RunConfig, measured: Measured, projection: Projection) -> Iterat
     yield "seeds", spread(lambda a: a.seeds)
     found = f"{measured.good_seeds:,} good seeds in {measured.files:,} files"
     yield "source files", f"{spread(lambda a: a.files)}, at {found}"
-    engines = sum(engine.engines for engine in _engines(cfg))
+    engines = sum(engine.engines for _, engine in pools_of(cfg).values())
     start = sum(part.start_seconds for part in measured.parts)
     yield (
         "wall time",
@@ -148,7 +147,8 @@ def _unknown(cfg: RunConfig, measured: Measured, projection: Projection) -> Iter
             "the most: nothing was accepted, so the share may be any number down to none; "
             "a larger plan.seeds tells more"
         )
-    most = sum(engine.engines * engine.rows_in_flight for engine in _engines(cfg))
+    served = [engine for _, engine in pools_of(cfg).values()]
+    most = sum(engine.engines * engine.rows_in_flight for engine in served)
     if (mean := measured.rows_in_flight_mean) is not None:
         yield (
             f"a full batch: {mean:,.1f} rows were in flight at the mean, of {most:,} that the "
@@ -186,12 +186,6 @@ def _limits(cfg: RunConfig, measured: Measured, projection: Projection) -> Itera
         if limit is not None and limit < needed:
             rows = limit * measured.accepted / unit
             yield f"{key}={limit} ends the run at about {rows:,.0f} rows: {key}=null sets no limit."
-
-
-def _engines(cfg: RunConfig) -> list[EngineConfig]:
-    """Settings of the engines, once for each pool that serves a hop."""
-    pools = {pool: engine for pool, _, engine in (pool_of(cfg, hop) for hop in cfg.recipe.hops)}
-    return list(pools.values())
 
 
 def about(number: float) -> str:

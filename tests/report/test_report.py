@@ -89,6 +89,33 @@ def test_rows_of_a_stand_in_are_no_result_either(make: Callable[..., Summary]) -
     assert make(responses=rows).standin
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["generation=per_hop", "generation.pools.concepts.engine.kind=standin"],
+        [
+            "generation=own_judge",
+            "generation.pools.judge.engine.kind=standin",
+            "validation.judge.enabled=true",
+        ],
+    ],
+)
+def test_no_pool_s_stand_in_passes_for_a_model(
+    make: Callable[..., Summary], overrides: list[str]
+) -> None:
+    assert make(overrides).standin
+
+
+def test_each_pool_is_told_with_its_model(make: Callable[..., Summary]) -> None:
+    one = make().report.read_text()
+    assert "| model | embedded |" in one
+    given = ["generation=per_hop", "generation.pools.responses.model.id=/big"]
+    text = make(given).report.read_text()
+    assert "| pool concepts | embedded, vllm, engines: 1 |" in text
+    assert "| pool responses | /big, vllm, engines: 1 |" in text
+    assert "| model |" not in text
+
+
 def test_a_missing_row_is_said_loudly(
     make: Callable[..., Summary], caplog: pytest.LogCaptureFixture
 ) -> None:
