@@ -115,8 +115,10 @@ class Display:
 
     def _run(self) -> None:
         said, was_stopping = time.monotonic(), False
+        figures: Figures = {}
         while not self._done.wait(_FRAME_SECONDS):
-            figures = snapshot()
+            if (found := snapshot()) is not None:  # else what was known is shown on
+                figures = found
             with self._lock:
                 self._progress.observe(figures)
                 running = self._progress.running

@@ -194,12 +194,16 @@ def stop_tally() -> None:
         ray.kill(tally)
 
 
-def snapshot() -> Figures:
-    """All counters and gauges by stage, on the driver; empty where there is no tally."""
+def snapshot() -> Figures | None:
+    """All counters and gauges by stage, on the driver; empty where there is no tally.
+
+    None where the tally does not answer.
+    """
     if _outbox.tally is None:
         return {}
     _outbox.send()
-    return _ask("snapshot") or {}
+    found: Figures | None = _ask("snapshot")
+    return found
 
 
 def counted() -> Counted | None:

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import logging
 import os
 import pty
@@ -66,6 +67,15 @@ def test_what_is_left_of_a_stage_is_no_longer_told_once_it_is_done(
     run_a_stage(log_file)
     assert ("time", {"responses.expected_rows": 8.0}) in told
     assert told[-1] == ("time", {})
+
+
+def test_what_was_known_is_shown_on_while_the_tally_does_not_answer(
+    log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: Iterator[Figures | None] = itertools.chain([FIGURES], itertools.repeat(None))
+    monkeypatch.setattr(display, "snapshot", lambda: next(answers))
+    run_a_stage(log_file)
+    assert "responses: 4 of 8 rows" in log_file.read_text()
 
 
 def test_a_live_table_on_a_terminal(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
