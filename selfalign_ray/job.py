@@ -10,7 +10,9 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, SupportsIndex, TextIO
 
 import ray
@@ -235,11 +237,17 @@ def _ray(cluster: ClusterConfig, run: str) -> Iterator[None]:
 
 
 def ignored_in_pools(cfg: RunConfig) -> list[str]:
-    """What no engine looks at, of the pools that hops and judges have."""
+    """One line for each setting that somebody gave and that its pool's engines do not look at."""
     lines = []
     for name, (model, engine) in pools_of(cfg).items():
-        is_main = (engine, model) == (cfg.engine, cfg.model)
-        lines += ignored(engine, model, "" if is_main else f"generation.pools.{name}.")
+        for key in ignored(engine, model):
+            value = attrgetter(key)
+            at = f"generation.pools.{name}."
+            if value(SimpleNamespace(model=model, engine=engine)) == value(cfg):
+                if engine.kind != cfg.engine.kind:
+                    continue  # what the pool has from `engine` nobody gave it
+                at = ""
+            lines.append(f"{at}{key} changes nothing: {at}engine.kind is {engine.kind}")
     return list(dict.fromkeys(lines))
 
 

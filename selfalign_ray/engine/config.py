@@ -93,14 +93,8 @@ class EngineConfig:
             yield "base_urls", f"an engine of kind {self.kind} asks no server; set engine=openai"
 
 
-def ignored(engine: EngineConfig, model: ModelConfig, at: str = "") -> list[str]:
-    """One line for each setting that somebody gave and this kind of engine does not look at.
-
-    Args:
-        engine: of a pool.
-        model: of the pool.
-        at: beginning of the pool's keys.
-    """
+def ignored(engine: EngineConfig, model: ModelConfig) -> list[str]:
+    """The keys that have a value and that this kind of engine does not look at."""
     if engine.kind == "standin":
         return []
     names = [
@@ -119,7 +113,7 @@ def ignored(engine: EngineConfig, model: ModelConfig, at: str = "") -> list[str]
         names += [f"model.{name}" for name, rest in neutral.items() if getattr(model, name) != rest]
     elif model.served_name is not None:
         names.append("model.served_name")
-    return [f"{at}{name} changes nothing: {at}engine.kind is {engine.kind}" for name in names]
+    return names
 
 
 def _url_problems(urls: list[str]) -> Iterator[tuple[str, str]]:

@@ -56,9 +56,9 @@ def test_a_password_in_an_address_is_not_repeated(run_config):
 )
 def test_a_setting_that_is_passed_over_is_told(run_config, overrides, key):
     cfg = run_config(*overrides)
-    assert f"{key} changes nothing: engine.kind is {cfg.engine.kind}" in ignored(
-        cfg.engine, cfg.model
-    )
+    assert key in ignored(cfg.engine, cfg.model)
+    line = f"{key} changes nothing: engine.kind is {cfg.engine.kind}"
+    assert line in ignored_in_pools(cfg)
 
 
 def test_what_a_pool_passes_over_is_told_with_the_pool_and_once_where_all_do(run_config):
@@ -68,6 +68,10 @@ def test_what_a_pool_passes_over_is_told_with_the_pool_and_once_where_all_do(run
     assert ignored_in_pools(one) == [
         f"{pool}engine.api_key_env changes nothing: {pool}engine.kind is vllm"
     ]
+    other = run_config(
+        *given, "generation.pools.responses.engine.kind=transformers", "engine.max_num_seqs=4"
+    )
+    assert ignored_in_pools(other) == [], "nobody gave the pool what it has from engine"
     every = run_config(*given, "engine.api_key_env=KEY")
     assert ignored_in_pools(every) == ["engine.api_key_env changes nothing: engine.kind is vllm"]
 
