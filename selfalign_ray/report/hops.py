@@ -72,6 +72,8 @@ def hop_figures(stages: Sequence[SavedStage]) -> tuple[dict[str, HopFigures], Co
             found[hop] = HopFigures(work_seconds=sum(map(work_seconds, running)))
     models: Counter[str] = Counter()
     asking = [name for stage in stages for name in stage.group if hop_of(name)]
+    if not asking:  # rows that were made elsewhere say who wrote them
+        asking = [name for stage in stages[:1] for name in stage.group]
     for batch in last_seen(stages, asking, ["hops", "model"]):
         models.update(model for model in batch["model"].to_pylist() if model)
         if not pa.types.is_list(batch["hops"].type):

@@ -89,6 +89,17 @@ def test_rows_of_a_stand_in_are_no_result_either(make: Callable[..., Summary]) -
     assert make(responses=rows).standin
 
 
+def test_rows_that_a_stand_in_wrote_elsewhere_are_no_result_either(
+    make: Callable[..., Summary],
+) -> None:
+    given = ["start.stage=execution", "start.rows=made.jsonl"]
+    seeds = dict.fromkeys(["quality", "unique", "sample", "responses"])
+    rows = stages_of_a_run()["metrics"][2]
+    assert not make(given, **seeds, metrics=rows).standin
+    rows[0]["model"] = "standin"
+    assert make(given, **seeds, metrics=rows).standin
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
