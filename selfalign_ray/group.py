@@ -275,7 +275,8 @@ def _work(group: Group, target: Saved, cfg: RunConfig) -> _Work:
         raise UserError(
             f"{'start.rows' if group.above is None else group.above.rows}: {len(twice)} values of "
             f"{ROW_ID} name several rows each; leave {ROW_ID} and seed_id out, and give each row "
-            "once, and each gets an id of its own"
+            "once, and each gets an id of its own. A run's responses.jsonl has a line a sample; "
+            "its rows are in stages/responses/rows/*.parquet"
         )
     done = done_rows(target.rows, target.name, coming)
     return _Work(lambda: done.skipped(rows()), done, coming)
