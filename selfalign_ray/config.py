@@ -39,7 +39,8 @@ class ClusterConfig:
 
     address: str | None = setting(decides=False)  # null: RAY_ADDRESS, else a local Ray
     autoscaling: bool = setting(decides=False)  # nodes join by demand: wait for what none has yet
-    num_cpus: int | None = setting(ge=1, decides=False)  # of a local Ray; null: as the machine has
+    # Logical CPUs of a local Ray; null: as many as cores, or as what runs at the same time needs.
+    num_cpus: int | None = setting(ge=1, decides=False)
     object_store_mb: int | None = setting(ge=80, decides=False)  # of a local Ray; null: Ray decides
     progress_seconds: float = setting(gt=0, decides=False)  # between lines where no terminal is
     grace_seconds: float = setting(gt=0, decides=False)  # for what is in flight, once asked to end

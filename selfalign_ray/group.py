@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data import Dataset
+from ray.data import Dataset, ExecutionResources
 
 from selfalign_ray import schemas
 from selfalign_ray.blocks import by_block
 from selfalign_ray.config import RunConfig
 from selfalign_ray.done import Done, check_files, check_rows, done_files, done_rows, kept_keys
-from selfalign_ray.engine.actor import flush_engines
+from selfalign_ray.engine.actor import flush_engines, held_cpus
 from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.hops.generate import generate, pool_of
 from selfalign_ray.keys import ROW_ID, Keys, keys_in, repeated
@@ -146,6 +146,8 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
     with meter.running():
         # Without a row there is nothing to load an engine for.
         rows = None if left == 0 else _through(group, work, cfg)
+        if rows is not None and not cfg.cluster.autoscaling:
+            _leave_to_engines(rows)
         said = {stage.name: stage.says(cfg) for stage in group.stages if stage.says}
         shard = rows_per_shard(group, cfg)
         with draining():
@@ -196,6 +198,16 @@ def _through(group: Group, work: _Work, cfg: RunConfig) -> Dataset | None:
             rows = by_block(rows, unless_stopping)
         rows = stage.run(rows, cfg, **skip)
     return rows
+
+
+def _leave_to_engines(rows: Dataset) -> None:
+    """Takes the CPUs that engines hold out of those that Ray Data shares among its operators.
+
+    It knows nothing of them, and would begin actors that leave its own tasks none.
+    """
+    if held := held_cpus():
+        free = max(1.0, ray.cluster_resources().get("CPU", 0) - held)
+        rows.context.execution_options.resource_limits = ExecutionResources.for_limits(cpu=free)
 
 
 def _stop_here(group: Group, target: Saved, work: _Work, there: int) -> None:

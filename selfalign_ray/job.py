@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import shlex
 import sys
@@ -28,7 +29,13 @@ from selfalign_ray.errors import TakenError, UserError
 from selfalign_ray.hops.generate import pool_of, pools_of
 from selfalign_ray.lease import is_of_here, leased, new_token, this_process
 from selfalign_ray.mirror import mirrored
-from selfalign_ray.nodes import check_nodes, check_versions, describe_sandbox, setup_for
+from selfalign_ray.nodes import (
+    check_nodes,
+    check_versions,
+    describe_sandbox,
+    least_cpus,
+    setup_for,
+)
 from selfalign_ray.places import lock, shown, stored
 from selfalign_ray.report.comparison import FAILED
 from selfalign_ray.report.machine import versions
@@ -41,6 +48,7 @@ from selfalign_ray.report.report import (
     report,
     saved_stages,
 )
+from selfalign_ray.resume import groups_of
 from selfalign_ray.run import check_stages, run_stages
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.interrupt import interruptible
@@ -86,11 +94,12 @@ def run_job(cfg: RunConfig) -> Summary:
         (run_dir / FAILED).unlink(missing_ok=True)
         setup_driver(run_dir, secrets_of(cfg))
         log.info("run %s in %s", cfg.name, shown(run_dir))
-        with _ray(cfg.cluster, cfg.name):
-            table = pipeline.selected(cfg)
-            names = [stage.name for stage in table]
-            pools = [pool_of(cfg, stage.hop) for stage in table if stage.hop]
-            check_nodes(cfg, {name: (model, engine) for name, model, engine in pools})
+        table = pipeline.selected(cfg)
+        names, groups = [stage.name for stage in table], groups_of(table)
+        asked = [pool_of(cfg, stage.hop) for stage in table if stage.hop]
+        pools = {name: (model, engine) for name, model, engine in asked}
+        with _ray(cfg.cluster, cfg.name, least_cpus(cfg, groups, pools)):
+            check_nodes(cfg, groups, pools)
             # Before the work, which would be for nothing on nodes without the least level.
             sandbox = describe_sandbox(cfg.sandbox) if "execution" in names else None
             for line in ignored_in_pools(cfg):
@@ -216,14 +225,15 @@ def configure_ray_data() -> None:
 
 
 @contextlib.contextmanager
-def _ray(cluster: ClusterConfig, run: str) -> Iterator[None]:
+def _ray(cluster: ClusterConfig, run: str, cpus: float) -> Iterator[None]:
     """A connection to the cluster, or a local Ray; one that was there before is left running.
 
+    A local one has `cpus` at least, which are no more than what stages may take at once.
     The jobs of a sweep share one, which ends with the process.
     """
     ours = not ray.is_initialized()
     if ours:
-        _connect(cluster)
+        _connect(cluster, cpus)
     configure_ray_data()
     start_tally(run)
     try:
@@ -251,14 +261,15 @@ def ignored_in_pools(cfg: RunConfig) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _connect(cluster: ClusterConfig) -> None:
+def _connect(cluster: ClusterConfig, cpus: float) -> None:
     address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     is_local = address == "local"  # a Ray of this machine that nobody named is left alone
     local: dict[str, Any] = {}
     if is_local:
         megabytes = cluster.object_store_mb
+        cores = len(os.sched_getaffinity(0))
         local = {
-            "num_cpus": cluster.num_cpus or max(_LEAST_CPUS, len(os.sched_getaffinity(0))),
+            "num_cpus": cluster.num_cpus or max(_LEAST_CPUS, cores, math.ceil(cpus)),
             "include_dashboard": False,
             "object_store_memory": megabytes * 1024 * 1024 if megabytes else None,
             "_system_config": LOCAL_SYSTEM,

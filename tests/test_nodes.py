@@ -8,7 +8,10 @@ import pytest
 
 from selfalign_ray import nodes
 from selfalign_ray.errors import UserError
+from selfalign_ray.hops.generate import pools_of
+from selfalign_ray.pipeline import selected
 from selfalign_ray.report.machine import versions
+from selfalign_ray.resume import groups_of
 
 
 @pytest.fixture
@@ -21,8 +24,13 @@ def cluster(monkeypatch):
     return make
 
 
-def check(cfg):
-    nodes.check_nodes(cfg, {"shared": (cfg.model, cfg.engine)})
+def check(cfg, pools=None):
+    pools = pools or {"shared": (cfg.model, cfg.engine)}
+    nodes.check_nodes(cfg, groups_of(selected(cfg)), pools)
+
+
+def least(cfg):
+    return nodes.least_cpus(cfg, groups_of(selected(cfg)), pools_of(cfg))
 
 
 @pytest.mark.parametrize(
@@ -68,9 +76,9 @@ def test_the_engines_of_all_pools_have_gpus_at_the_same_time(run_config, cluster
     three["wide"] = (wide.model, wide.engine)
     cluster({"CPU": 8, "GPU": 3})
     with pytest.raises(UserError, match=r"3 in 3 pools of 4 GPUs together; .* room for 2"):
-        nodes.check_nodes(cfg, three)
+        check(cfg, three)
     cluster({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2})
-    nodes.check_nodes(cfg, three)
+    check(cfg, three)
 
 
 def test_engines_without_a_gpu_ask_for_none(run_config, cluster):
@@ -88,9 +96,25 @@ def test_engines_leave_the_other_stages_cpus_to_work_with(run_config, cluster):
     cfg = run_config("engine=standin")
     same = dict.fromkeys(("one", "two", "three"), (cfg.model, cfg.engine))
     with pytest.raises(UserError, match="the engines of all pools reserve 3 CPUs"):
-        nodes.check_nodes(cfg, same)
+        check(cfg, same)
     cluster({"CPU": 4}, {"CPU": 1})
-    nodes.check_nodes(cfg, same)
+    check(cfg, same)
+
+
+def test_what_runs_at_the_same_time_has_cpus_at_the_same_time(run_config, cluster):
+    assert least(run_config("stages.until=seeds")) == 1.0, "a task"
+    assert least(run_config()) == 2.3, "an engine, rows on their way through three hops, a task"
+    two = run_config("generation.rounds=2")
+    assert least(two) == 3.1, "beside the engine the sandboxes of two rounds"
+    assert least(run_config("generation.rounds=2", "validation.execution.actors=2")) == 4.1
+    alone = ["stages.until=metrics", "validation.execution.actors=4"]
+    assert least(run_config(*alone)) == 3.0, "no engine is there any more"
+    judged = ["validation.judge.enabled=true", "validation.execution.actors=4"]
+    assert least(run_config(*judged)) == 4.0, "it waits for the judge"
+    cluster({"CPU": 3})
+    check(run_config())
+    with pytest.raises(UserError, match=r"reserve 1 CPUs, .* has 3, .* stages need 2\.1; "):
+        check(two)
 
 
 def test_cpus_count_where_the_resources_are(cluster):

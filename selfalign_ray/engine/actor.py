@@ -177,6 +177,11 @@ def engines_for(opening: Opening) -> list[str]:
     return [name for name, _ in engines.values()]
 
 
+def held_cpus() -> float:
+    """Logical CPUs that the engines which run reserve; less those that may still join."""
+    return sum(opening.engine.engines * opening.engine.num_cpus for opening, _ in _running.values())
+
+
 def flush_engines() -> None:
     """Waits until all that the engines have counted has arrived, for none of them long."""
     actors = [actor for _, engines in _running.values() for _, actor in engines.values()]

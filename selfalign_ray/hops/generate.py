@@ -23,13 +23,13 @@ from selfalign_ray.engine.standin import STANDIN
 from selfalign_ray.engine.weights import at_commits, name_of, revisions_of
 from selfalign_ray.hops.row import HopShots, Row, RowHops
 from selfalign_ray.hops.shots import Example, named, read_examples
+from selfalign_ray.nodes import ROWS_CPUS
 from selfalign_ray.stage import Inputs
 from selfalign_ray.watch.tally import flush, gauge, stopping
 
 SHARED = "shared"  # the pool of the hops that have none of their own
 # Rows of so many engines pass through one actor, which only renders, waits and parses.
 _ENGINES_PER_ACTOR = 8
-_ACTOR_CPUS = 0.1
 
 
 def generate(ds: Dataset, cfg: RunConfig, *, hops: Sequence[str]) -> Dataset:
@@ -106,7 +106,7 @@ def through_engines(
             max_concurrent_calls_per_actor=calls,
             enable_true_multi_threading=True,  # else the calls wait for each other
         ),
-        num_cpus=_ACTOR_CPUS,
+        num_cpus=ROWS_CPUS,
         fn_constructor_kwargs={
             "engines": engines_for(opening),
             "model": name_of(opening.model, engine),
