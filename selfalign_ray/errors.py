@@ -9,6 +9,13 @@ class UserError(Exception):
     The message names the key or path and says what to do.
     """
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._text = text  # Ray Data adds advice of its own to the arguments of a worker's error
+
+    def __str__(self) -> str:
+        return self._text
+
 
 class TakenError(UserError):
     """The run is another process's, which this one leaves alone."""

@@ -13,9 +13,11 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 import yaml
 
 from selfalign_ray.__main__ import _user_error
+from selfalign_ray.errors import UserError
 from tests.support import GOOD, SELFALIGN, code_in, selfalign, selfalign_here
 
 
@@ -99,6 +101,16 @@ def test_what_the_machine_lacks_is_told_with_the_path(number):
     assert _user_error(error, "/runs").startswith("/disk/a: ")
     error.__cause__ = OSError(getattr(errno, number), "x", "a text of Ray's")
     assert _user_error(error, "/runs").startswith("/runs: ")
+
+
+@pytest.mark.ray
+def test_a_mistake_that_a_worker_finds_is_told_in_its_own_words(ray_local):
+    def found(block):
+        raise UserError("start.rows: made.jsonl: no such column")
+
+    with pytest.raises(Exception, match="no such column") as caught:
+        ray.data.range(1).map_batches(found).materialize()
+    assert _user_error(caught.value, "/runs") == "start.rows: made.jsonl: no such column"
 
 
 def test_another_error_is_not_told_as_the_user_s():
