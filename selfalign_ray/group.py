@@ -126,7 +126,7 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
     """Does what is left to do of a group, and saves it.
 
     Raises:
-        UserError: the rows to start from do not fit, or no seed is left.
+        UserError: the rows to start from do not fit.
         RowsError: rows were lost or doubled.
         StoppedError: the run was asked to end; what was in flight is written.
     """
@@ -184,8 +184,6 @@ def run_group(group: Group, cfg: RunConfig, display: Display) -> Saved:
         }
     )
     display.end(last.name, counts, seconds)
-    if not counts[KEPT] and last.gives in (schemas.FILE, schemas.SEED):
-        raise UserError(_no_seed(cfg, target, counts))
     return target
 
 
@@ -324,13 +322,3 @@ def _one_pool(group: Sequence[Stage], cfg: RunConfig) -> list[Stage]:
             found = [dataclasses.replace(found[-1], run=run_all)]
         merged += found
     return merged
-
-
-def _no_seed(cfg: RunConfig, target: Saved, counts: dict[str, int]) -> str:
-    reasons = "\n".join(f"  {reason}: {count}" for reason, count in counts.items())
-    limit = "source.limit" if cfg.plan.rows is None else "plan.files"
-    return (
-        f"source={cfg.source.kind}: no seed is left after the stage {target.name}:\n{reasons}\n"
-        f"Give a larger {limit} or another source, or loosen the rules in seeds. "
-        f"Every row with its reason is in {target.rows}"
-    )

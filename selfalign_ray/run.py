@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from selfalign_ray import schemas
 from selfalign_ray.cache import Cache
 from selfalign_ray.config import RunConfig
 from selfalign_ray.decontamination.benchmarks import read_benchmarks
 from selfalign_ray.engine.actor import stop_engines
 from selfalign_ray.engine.open import check_model
-from selfalign_ray.errors import StoppedError
+from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.group import asks_engines, check_begun, run_group, take_as_is
 from selfalign_ray.hops.generate import check_hop, opening_for, pool_of
 from selfalign_ray.pipeline import fingerprints, selected
@@ -26,7 +27,7 @@ from selfalign_ray.resume import (
 )
 from selfalign_ray.seeds.docstring_judge import check_docstring_judge
 from selfalign_ray.selection.diversity import check_diversity
-from selfalign_ray.stage import Saved, Stage
+from selfalign_ray.stage import KEPT, Saved, Stage
 from selfalign_ray.validation.judge import check_judge
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.interrupt import is_stopping
@@ -95,6 +96,7 @@ def run_stages(cfg: RunConfig, display: Display, *, keep_engines: bool = False) 
             last = take_as_is(group, cfg, display)
         else:
             last = run_group(group, cfg, display)
+            _check_seeds(cfg, members[-1], last)
         cache.publish(last)
         if not keep_engines and not any(s.hop for later in groups[number + 1 :] for s in later):
             stop_engines()
@@ -113,4 +115,31 @@ def _found(
     for saved in [*done, *take_from_cache(table, prints, cfg, cache, last)]:
         last = saved
         display.reused(saved.name, (saved.manifest() or {})["rows"])
+        _check_seeds(cfg, next(stage for stage in table if stage.name == saved.name), saved)
     return last
+
+
+_WAYS = {  # out of what keeps all of a source's files away, by the source and the reason
+    ("folder", "license_unknown"): "Code whose licence no file says has that of source.license. ",
+    ("files", "license_unknown"): "source.columns.licenses names the column with the licences. ",
+    ("files", "no_content"): "source.columns.content names the column with the code. ",
+}
+
+
+def _check_seeds(cfg: RunConfig, stage: Stage, saved: Saved) -> None:
+    """That a stage before the hops has kept a row.
+
+    Raises:
+        UserError: it has not; with the reasons and the ways out.
+    """
+    counts = (saved.manifest() or {})["rows"]
+    if counts[KEPT] or stage.gives not in (schemas.FILE, schemas.SEED):
+        return
+    reasons = "\n".join(f"  {reason}: {count}" for reason, count in counts.items())
+    ways = "".join(_WAYS.get((cfg.source.kind, reason), "") for reason in counts)
+    limit = "source.limit" if cfg.plan.rows is None else "plan.files"
+    raise UserError(
+        f"source={cfg.source.kind}: no seed is left after the stage {saved.name}:\n{reasons}\n"
+        f"{ways}Give a larger {limit} or another source, or loosen the rules in seeds. "
+        f"Every row with its reason is in {saved.rows}"
+    )

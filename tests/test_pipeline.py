@@ -447,6 +447,17 @@ def test_a_source_without_a_good_seed_says_why(ray_local, config, tmp_path):
         run(config(f"source.path='{tmp_path}'"))
 
 
+@pytest.mark.ray
+def test_code_without_a_licence_is_told_with_the_way_out_each_time(ray_local, config, tmp_path):
+    (tmp_path / "one.py").write_text(GOOD.format(n=1))
+    cfg = config(f"source.path='{tmp_path}'", "source.license=null")
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=r"license_unknown: 1\n(.|\n)* that of source\.license\. "
+        ):
+            run(cfg)
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
