@@ -228,8 +228,8 @@ def configure_ray_data() -> None:
 def _ray(cluster: ClusterConfig, run: str, cpus: float) -> Iterator[None]:
     """A connection to the cluster, or a local Ray; one that was there before is left running.
 
-    A local one has `cpus` at least, which are no more than what stages may take at once.
-    The jobs of a sweep share one, which ends with the process.
+    A local one has `cpus` logical CPUs at the least. The jobs of a sweep share one, which ends with
+    the process.
     """
     ours = not ray.is_initialized()
     if ours:
