@@ -26,8 +26,9 @@ def read_rows(cfg: RunConfig, stage: Stage) -> Dataset:
     """The rows of `start.rows` with the columns that `start.stage` needs.
 
     Columns of ours that a row lacks are null, ids are made from content, and `response`, a text,
-    serves as the one sample where there is no column `samples`; `snippet` or `code` serves as
-    `seed`.
+    serves as the one sample where there is no list `samples`, with the `tests` beside it where it
+    holds none; `snippet` or `code` serves as `seed`. A data set of ours is read as it is: a row is
+    of its `origin`, and its instruction is the plain one.
 
     Raises:
         UserError: no file fits, a file cannot be read, or a needed column is missing.
@@ -109,14 +110,20 @@ def _wrong(source: str, name: str, kind: pa.DataType, stage: Stage, reason: str)
 
 def adopted(row: Row, stage: Stage, source: str, heading: str | None) -> Row:
     """A foreign row in our columns. What cannot be read is null, and its drop_reason says so."""
+    if isinstance(row.get("origin"), dict):
+        row = {**row["origin"], **row}
+    if isinstance(row.get("plain_instruction"), str):
+        row = {**row, "instruction": row["plain_instruction"]}
+    if heading is None and isinstance(row.get("tests"), str):  # the recipe has them apart
+        row = {"independent_tests": row["tests"], **row}
     known = {field.name: row.get(field.name) for field in stage.gives}
     if "seed" in stage.needs:
         known["seed"] = known.get("seed") or row.get("snippet") or row.get("code")
     concepts = row.get("concepts")
     if isinstance(concepts, str):
         known["concepts"] = [part.strip() for part in concepts.split(",") if part.strip()]
-    if known.get("samples") is None and isinstance(row.get("response"), str):
-        known["samples"] = [_sample(row["response"], heading, row.get("independent_tests"))]
+    if isinstance(row.get("response"), str) and not isinstance(known.get("samples"), list):
+        known["samples"] = [_sample(row, heading)]
     whole = json.dumps(row, sort_keys=True, default=str)
     known["seed_id"] = known.get("seed_id") or content_id(whole)
     known["row_id"] = known.get("row_id") or content_id(
@@ -129,11 +136,15 @@ def adopted(row: Row, stage: Stage, source: str, heading: str | None) -> Row:
     return known
 
 
-def _sample(response: str, heading: str | None, tests: str | None) -> Row:
-    parsed = parse_response(response, heading, tests)
+def _sample(row: Row, heading: str | None) -> Row:
+    text, beside = row["response"], row.get("tests")
+    parsed = parse_response(text, heading, row.get("independent_tests"))
+    if heading is not None and parsed.drop_reason == "no_tests" and isinstance(beside, str):
+        text = f"{text}\n\n{heading}\n```python\n{beside}\n```"
+        parsed = parse_response(text, heading)
     return {
         "sample_index": 0,
-        "text": response,
+        "text": text,
         "finish_reason": "stop",
         "code": parsed.code,
         "tests": parsed.tests,
