@@ -18,6 +18,7 @@ from selfalign_ray.errors import UserError
 from selfalign_ray.report.machine import versions
 from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.sandbox.pool import Sandbox
+from selfalign_ray.seeds.config import TableSource
 from selfalign_ray.watch.logs import setup_worker
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def _lacking_cpus(
     return [
         f"engine.num_cpus: the engines of all pools reserve {engines:g} CPUs, and the cluster has "
         f"{there:g}, of which the other stages need {wanted - engines:g}; give fewer engines "
-        "(engine.engines, engine.max_engines), or a smaller engine.num_cpus"
+        "(engine.engines, engine.max_engines), a smaller engine.num_cpus, or fewer actors "
+        "(validation.execution.actors, source.fetch.actors)"
     ]
 
 
@@ -144,11 +146,14 @@ def least_cpus(
     """
     execution = cfg.validation.execution
     sandboxes = execution.num_cpus * (execution.actors or 1)
+    fetch = cfg.source.fetch if isinstance(cfg.source, TableSource) else None
     most = 0.0
     for number, group in enumerate(groups):
         # Engines are there until no later stage asks them.
         is_served = any(stage.hop for later in groups[number:] for stage in later)
         held = _engine_cpus(pools, with_all=with_all) if is_served else 0.0
+        if fetch is not None and group[0].name == "read":
+            held += fetch.actors * fetch.cpus
         for stage in group:
             held += ROWS_CPUS * (stage.hop is not None)
             held += sandboxes * (re.sub(r"_\d+$", "", stage.name) in _SANDBOXED)

@@ -111,6 +111,8 @@ def test_what_runs_at_the_same_time_has_cpus_at_the_same_time(run_config, cluste
     assert least(run_config(*alone)) == 3.0, "no engine is there any more"
     judged = ["validation.judge.enabled=true", "validation.execution.actors=4"]
     assert least(run_config(*judged)) == 4.0, "it waits for the judge"
+    fetched = ["source=stack_v2", "source.path=x", "source.fetch.actors=8", "stages.until=seeds"]
+    assert least(run_config(*fetched)) == 5.0
     cluster({"CPU": 3})
     check(run_config())
     with pytest.raises(UserError, match=r"reserve 1 CPUs, .* has 3, .* stages need 2\.1; "):
