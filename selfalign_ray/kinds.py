@@ -120,7 +120,11 @@ def execution_stage(name: str) -> Stage:
     """Samples run in the sandbox."""
     needs = ("instruction", "samples")
     return plain_stage(
-        name, execution, schemas.JUDGED, needs, lambda c: [c.sandbox, c.validation.execution]
+        name,
+        partial(execution, stage=name),
+        schemas.JUDGED,
+        needs,
+        lambda c: [c.sandbox, c.validation.execution],
     )
 
 

@@ -15,6 +15,7 @@ from selfalign_ray.config import RunConfig
 from selfalign_ray.engine.config import EngineConfig, ModelConfig
 from selfalign_ray.engine.open import device_of
 from selfalign_ray.errors import UserError
+from selfalign_ray.hops.config import in_first_round
 from selfalign_ray.report.machine import versions
 from selfalign_ray.sandbox.config import SandboxConfig
 from selfalign_ray.sandbox.pool import Sandbox
@@ -156,7 +157,7 @@ def least_cpus(
             held += fetch.actors * fetch.cpus
         for stage in group:
             held += ROWS_CPUS * (stage.hop is not None)
-            held += sandboxes * (re.sub(r"_\d+$", "", stage.name) in _SANDBOXED)
+            held += sandboxes * (in_first_round(stage.name) in _SANDBOXED)
         most = max(most, held + _TASK_CPUS)
     return round(most, 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,11 @@ HOP_NAMES = ("concepts", "instruction", "tests", "responses")
 _OPTIONAL = {"tests"}
 # What asks engines besides: how likely a text is.
 JUDGES = ("docstring_judge", "judge")
+
+
+def in_first_round(stage: str) -> str:
+    """What a stage is called in the first round: `execution`, also of `execution_2`."""
+    return re.sub(r"_\d+$", "", stage)
 
 
 @dataclass(kw_only=True)

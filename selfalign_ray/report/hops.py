@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfalign_ray.hops.config import HOP_NAMES, JUDGES
+from selfalign_ray.hops.config import HOP_NAMES, JUDGES, in_first_round
 from selfalign_ray.report.engines import counted_by
 from selfalign_ray.report.saved import SavedStage, holding, last_seen
 
@@ -49,7 +49,7 @@ def has_hops(stage: SavedStage) -> bool:
 
 def hop_of(stage: str) -> str | None:
     """The hop that a stage runs, `responses` also of `responses_2`; None where it runs none."""
-    name = stage.partition("_")[0]
+    name = in_first_round(stage)
     return name if name in HOP_NAMES else None
 
 

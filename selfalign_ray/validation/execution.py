@@ -20,19 +20,20 @@ Row = dict[str, Any]
 _COLUMNS = frozenset(field.name for field in schemas.VERDICT)
 
 
-def execution(ds: Dataset, cfg: RunConfig) -> Dataset:
+def execution(ds: Dataset, cfg: RunConfig, *, stage: str = "execution") -> Dataset:
     """Adds `verdicts`, one for each sample that can be executed and was not.
 
     Args:
         ds: `schemas.HOPS` or `schemas.JUDGED` rows.
         cfg: the sections `validation.execution` and `sandbox`.
+        stage: what its rows are counted under; samples of all rounds are under `execution`.
 
     Returns:
         `schemas.JUDGED` rows, as many as came in, in any order. Drop reasons of a row none of
         whose samples passed: no_executable_sample, not one could be executed; sandbox_failed, the
         sandbox itself failed on one of them; no_passing_sample.
     """
-    return in_sandboxes(ds, "execution", add_verdicts, cfg.sandbox, cfg.validation.execution)
+    return in_sandboxes(ds, stage, add_verdicts, cfg.sandbox, cfg.validation.execution)
 
 
 def add_verdicts(block: pa.Table, sandbox: Sandbox) -> pa.Table:

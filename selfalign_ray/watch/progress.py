@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from selfalign_ray.hops.config import HOP_NAMES
+from selfalign_ray.hops.config import HOP_NAMES, in_first_round
 from selfalign_ray.sandbox.verdict import VERDICTS
 from selfalign_ray.watch.metrics import ENGINE, LEVELS, ROWS
 from selfalign_ray.watch.outbox import Figures
@@ -169,7 +169,11 @@ class Progress:
         """Rows that have left the group, kept or dropped on the way; None if nobody counts them."""
         done: float | None = None
         dropped = 0.0
-        for stage in self._group(end.name):
+        group = self._group(end.name)
+        tried_again = {in_first_round(s.name) for s in group if s.name != in_first_round(s.name)}
+        for stage in group:
+            if stage.name in tried_again:
+                continue
             amounts = self._amounts(stage.name)
             if "rows" in amounts:
                 done = amounts["rows"]
@@ -194,9 +198,9 @@ class Progress:
         running = self.running
         if running is None:
             return []
-        names = [stage.name for stage in self._group(running.name)]
+        names = {in_first_round(stage.name) for stage in self._group(running.name)}
         facts: list[str] = []
-        if set(names) & set(HOP_NAMES):
+        if names & set(HOP_NAMES):
             facts += self._hop_facts(names, running)
         if "execution" in names:
             facts += self._verdict_facts()
@@ -218,7 +222,7 @@ class Progress:
         text = f"{amounts[unit]:>11,.0f} {unit}"
         return text + (f", {dropped:,.0f} dropped" if dropped else "")
 
-    def _hop_facts(self, names: Sequence[str], running: StageProgress) -> Iterator[str]:
+    def _hop_facts(self, names: Collection[str], running: StageProgress) -> Iterator[str]:
         in_flight = self._amounts("engine").get("rows_in_flight", 0)
         hops = [self._amounts(name) for name in names if name in HOP_NAMES]
         prompt_tokens = sum(hop.get("prompt_tokens", 0) for hop in hops)

@@ -70,6 +70,20 @@ def test_a_row_is_done_when_it_leaves_the_group(progress: Progress) -> None:
     assert progress.rows_done(progress.running) == 2
 
 
+def test_a_row_that_is_tried_again_is_done_when_its_last_round_is(clock: Clock) -> None:
+    again = Progress(["responses", "execution", "responses_2", "execution_2", "metrics"], clock)
+    again.reused("responses", {"kept": 10})
+    again.begin("metrics", 10)
+    end = again.running
+    assert end is not None
+    again.observe({"execution": {"rows": 10, "samples": 40}})
+    assert again.rows_done(end) is None  # those that failed are asked for once more
+    both = {"execution": {"rows": 10, "samples": 52, "passed": 9}, "execution_2": {"rows": 4}}
+    again.observe({"responses": {"prompt_tokens": 50, "cached_tokens": 25}, **both})
+    assert again.rows_done(end) == 4
+    assert again.facts() == ["50 % cached", "9 passed"]
+
+
 def test_rate_and_time_left(progress: Progress, clock: Clock) -> None:
     progress.begin("quality", 100)
     assert progress.seconds_left() is None
