@@ -10,7 +10,7 @@ from typing import Any
 
 from selfalign_ray.config import RunConfig
 from selfalign_ray.seeds.config import TableSource
-from selfalign_ray.seeds.read import listed_files
+from selfalign_ray.seeds.read import check_source, listed_files
 from selfalign_ray.seeds.sources.storage import list_files, open_storage
 from selfalign_ray.stage import Inputs, Stage
 from selfalign_ray.start import files_at
@@ -33,6 +33,18 @@ def state_of_source(cfg: RunConfig) -> str:
         revision = cfg.source.revision or storage.revision
         return digest_of([(revision,), *list_files(cfg.source, storage)])
     return digest_of(_state(file.location) for file in listed_files(cfg.source))
+
+
+def check_first_rows(cfg: RunConfig) -> None:
+    """That there is something where the first rows come from; none of it is read.
+
+    Raises:
+        UserError: there is not, or it cannot be listed.
+    """
+    if cfg.start.rows:
+        files_at(cfg.start.rows)
+    else:
+        check_source(cfg.source)
 
 
 def states_of_folders(names: Iterable[str | None]) -> Inputs:

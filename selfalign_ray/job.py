@@ -49,7 +49,7 @@ from selfalign_ray.report.report import (
     saved_stages,
 )
 from selfalign_ray.resume import groups_of
-from selfalign_ray.run import check_stages, run_stages
+from selfalign_ray.run import check_first_rows_of, check_stages, run_stages
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.interrupt import interruptible
 from selfalign_ray.watch.logs import setup_driver, setup_worker
@@ -94,6 +94,7 @@ def run_job(cfg: RunConfig) -> Summary:
         (run_dir / FAILED).unlink(missing_ok=True)
         setup_driver(run_dir, secrets_of(cfg))
         log.info("run %s in %s", cfg.name, shown(run_dir))
+        check_first_rows_of(cfg)
         table = pipeline.selected(cfg)
         names, groups = [stage.name for stage in table], groups_of(table)
         asked = [pool_of(cfg, stage.hop) for stage in table if stage.hop]

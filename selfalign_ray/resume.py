@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 from selfalign_ray import schemas
 from selfalign_ray.cache import REPLACED, Cache, entry_name
 from selfalign_ray.config import RunConfig
+from selfalign_ray.errors import UserError
 from selfalign_ray.group import Group, asks_engines, begun_with, goes_on, making_of
 from selfalign_ray.hops.generate import models_at_commits
 from selfalign_ray.inputs import PATH, inputs_of, state_of_source
-from selfalign_ray.places import exists, remove, shards_of
+from selfalign_ray.places import exists, is_url, remove, shards_of
 from selfalign_ray.seeds.config import TableSource
 from selfalign_ray.seeds.sources.storage import at_commit
 from selfalign_ray.shards import faults_of, sound_shards, take_out
@@ -150,6 +151,24 @@ def settle(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig, ca
                 state_of_source(cfg)
             place = cache.put_away(saved)
             log.warning("%s: settings changed; what it wrote before is in %s", saved.name, place)
+
+
+def has_other_files(table: Sequence[Stage], prints: Mapping[str, str], cfg: RunConfig) -> bool:
+    """Whether the run has begun with other files than are where it reads them.
+
+    A store's files are taken to stay; those that are gone may be done.
+    """
+    first = Saved(Path(cfg.run_dir), groups_of(table)[0][-1].name)
+    begun = first.begun()
+    if begun is None or begun["fingerprint"] != prints[first.name]:
+        return False
+    if not cfg.start.rows and isinstance(cfg.source, TableSource) and is_url(cfg.source.path):
+        return False
+    try:
+        state = state_of_source(cfg)
+    except UserError:
+        return False
+    return bool(begun["source"] != fingerprint_of([state, begun.get("inputs", {})]))
 
 
 def last_done(

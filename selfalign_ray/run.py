@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from selfalign_ray import schemas
@@ -13,11 +14,13 @@ from selfalign_ray.engine.open import check_model
 from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.group import asks_engines, check_begun, run_group, take_as_is
 from selfalign_ray.hops.generate import check_hop, opening_for, pool_of
+from selfalign_ray.inputs import check_first_rows
 from selfalign_ray.pipeline import fingerprints, selected
 from selfalign_ray.places import place_of
 from selfalign_ray.resume import (
     group_of,
     groups_of,
+    has_other_files,
     last_done,
     make_way,
     pinned,
@@ -32,6 +35,8 @@ from selfalign_ray.validation.judge import check_judge
 from selfalign_ray.watch.display import Display
 from selfalign_ray.watch.interrupt import is_stopping
 from selfalign_ray.withdrawn import withdrawn_of
+
+log = logging.getLogger(__name__)
 
 
 def check_stages(cfg: RunConfig) -> None:
@@ -56,6 +61,21 @@ def check_stages(cfg: RunConfig) -> None:
     if any(stage.name == "diversity" for stage in stages):
         check_diversity(cfg.selection.diversity)
     withdrawn_of(cfg)
+
+
+def check_first_rows_of(cfg: RunConfig) -> None:
+    """Finds, before Ray starts, that nothing is where the first rows come from.
+
+    A run whose first stage has begun may do without.
+
+    Raises:
+        UserError: with the key and what is wrong.
+    """
+    table = selected(cfg)
+    first = groups_of(table)[0][-1].name
+    begun = Saved(Path(cfg.run_dir), first).begun()
+    if begun is None or begun["fingerprint"] != fingerprints(table, cfg)[first]:
+        check_first_rows(cfg)
 
 
 def run_stages(cfg: RunConfig, display: Display, *, keep_engines: bool = False) -> Saved:
@@ -109,6 +129,12 @@ def _found(
 ) -> Saved | None:
     """The last stage that is done, here or in the cache; what is in the way is put away."""
     settle(table, prints, cfg, cache)
+    if has_other_files(table, prints, cfg):
+        log.warning(
+            "%s: its files have changed since the run began; rows that are there stay as they are, "
+            "and another name=... takes the files as they are now",
+            "start.rows" if cfg.start.rows else f"source={cfg.source.kind}",
+        )
     if cfg.replay.errors:
         replay(table, cfg)
     last, done = last_done(table, prints, cfg)

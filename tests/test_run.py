@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +17,10 @@ from selfalign_ray import run as run_module
 from selfalign_ray.errors import StoppedError, UserError
 from selfalign_ray.report.contamination import as_markdown, take_contamination
 from selfalign_ray.report.report import saved_stages
-from selfalign_ray.run import check_stages, run_stages
+from selfalign_ray.resume import groups_of
+from selfalign_ray.run import check_first_rows_of, check_stages, run_stages
 from selfalign_ray.seeds.sources import storage, tables
-from selfalign_ray.stage import Saved
+from selfalign_ray.stage import FORMAT, Saved
 from selfalign_ray.watch.display import Display
 from tests.support import GOOD, code_in
 
@@ -48,6 +50,35 @@ def test_whatever_asks_a_model_finds_it_before_any_work(run_config, given):
     cfg = run_config("experiment=embedded", "model.id=/no/such/model", *given)
     with pytest.raises(UserError, match=r"model\.id: there is no folder /no/such/model"):
         check_stages(cfg)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["source=folder", "source.path=/no/code"], r"source\.path: /no/code is no folder"),
+        (["source=folder", "source.path={empty}"], r"no file below .* matches source\.include"),
+        (["source.packages=[no-such]"], r"source\.packages: not installed here: no-such"),
+        (["source.exclude=['*']"], r"no \.py file in the packages installed here"),
+        (["source=files", "source.path=/no/*.parquet"], r"source\.path: cannot list /no/"),
+        (["source=files", "source.path={texts}"], r"holds no file named \.parquet"),
+        (["source=files", "source.path=nowhere://x"], r"source\.path: cannot open nowhere://x"),
+        (["start.stage=quality", "start.rows=/no/*"], r"start\.rows: no file fits /no/\*"),
+    ],
+)
+def test_a_place_without_rows_is_found_before_ray_starts(run_config, tmp_path, given, said):
+    for name in ("empty", "texts"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "texts" / "a.txt").touch()
+    places = {"empty": tmp_path / "empty", "texts": tmp_path / "texts"}
+    cfg = run_config("engine=standin", *(text.format(**places) for text in given))
+    with pytest.raises(UserError, match=said):
+        check_first_rows_of(cfg)
+    table = pipeline.selected(cfg)
+    first = pipeline.fingerprints(table, cfg)[groups_of(table)[0][-1].name]
+    Saved(Path(cfg.run_dir), groups_of(table)[0][-1].name).begin(
+        {"format": FORMAT, "fingerprint": first}, anew=True
+    )
+    check_first_rows_of(cfg)  # what has begun may be done, and goes on without
 
 
 def rows_of(cfg, name):
@@ -115,6 +146,22 @@ def test_a_stage_goes_on_with_the_benchmarks_of_its_first_rows_alone(ray_local, 
     run(cfg)
     assert rows_of(cfg, "decontamination") == {"kept": 2, "benchmark_text": 1}
     assert "| mbpp | checked |  | 1 | 1 |" in contamination_of(cfg)
+
+
+@pytest.mark.ray
+def test_files_that_changed_since_the_run_began_are_told(ray_local, config, tmp_path, caplog):
+    cfg = config("first")
+    for _ in range(2):
+        run(cfg)
+    assert "have changed since the run began" not in caplog.text
+    next(Path(cfg.source.path).rglob("*.py")).write_text(GOOD.format(n=9))
+    run(cfg)
+    assert "source=folder: its files have changed since the run began" in caplog.text
+    assert "name=" in caplog.text
+    caplog.clear()
+    shutil.rmtree(cfg.source.path)
+    run(cfg)  # whole as it is
+    assert "changed" not in caplog.text
 
 
 @pytest.fixture

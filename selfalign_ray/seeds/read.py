@@ -73,6 +73,18 @@ def read(ds: Dataset | None, cfg: RunConfig, *, done: Done | None = None) -> Dat
     return without_withdrawn(rows, withdrawn_of(cfg))
 
 
+def check_source(source: SourceConfig) -> None:
+    """That the source is there and holds a file, of which nothing is read.
+
+    Raises:
+        UserError: it cannot be listed or holds nothing.
+    """
+    if isinstance(source, TableSource):
+        tables.check(source)
+    elif not any(True for _ in listed_files(source)):
+        raise UserError(_nothing_in(source))
+
+
 def _read_files(cfg: RunConfig, done: Done) -> Dataset:
     source = cfg.source
     settings = cfg.seeds.read

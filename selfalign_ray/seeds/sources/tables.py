@@ -23,6 +23,7 @@ from selfalign_ray.seeds.sources import jsonl, parquet
 from selfalign_ray.seeds.sources.entries import Record, entries_of, refusal, with_content
 from selfalign_ray.seeds.sources.listing import matcher
 from selfalign_ray.seeds.sources.storage import (
+    Storage,
     base_of,
     dataset_of,
     file_system,
@@ -76,17 +77,7 @@ def parts(source: TableSource, run_seed: int) -> Iterator[pa.Table]:
     storage = open_storage(source)
     revision = source.revision or storage.revision
     dataset = dataset_of(source) + (f"@{revision}" if revision else "")
-    base = base_of(storage)
-    found = [
-        _File(place, f"{base}/{place}".rstrip("/"), size)
-        for place, size in list_files(source, storage)
-    ]
-    files = [file for file in found if _format(source, file.path) is not None]
-    if not files:
-        raise UserError(
-            f"source.path: {source.path} holds no file named .parquet, .jsonl, .jsonl.gz or "
-            ".jsonl.zst; name the format with source.format"
-        )
+    files = _files(source, storage)
     log.info("source.path: %s files in %s", f"{len(files):,}", source.path)
     files.sort(key=lambda file: (keyed_int(63, run_seed, "read", file.place), file.place))
     usable, taken, problem = False, 0, ""
@@ -109,6 +100,30 @@ def parts(source: TableSource, run_seed: int) -> Iterator[pa.Table]:
                     return
     if not usable:
         raise UserError(f"source.path: no part of {source.path} can be read: {problem}")
+
+
+def check(source: TableSource) -> None:
+    """That the source is there and holds a file.
+
+    Raises:
+        UserError: it cannot be listed or holds nothing.
+    """
+    _files(source, open_storage(source))
+
+
+def _files(source: TableSource, storage: Storage) -> list[_File]:
+    base = base_of(storage)
+    found = [
+        _File(place, f"{base}/{place}".rstrip("/"), size)
+        for place, size in list_files(source, storage)
+    ]
+    files = [file for file in found if _format(source, file.path) is not None]
+    if not files:
+        raise UserError(
+            f"source.path: {source.path} holds no file named .parquet, .jsonl, .jsonl.gz or "
+            ".jsonl.zst; name the format with source.format"
+        )
+    return files
 
 
 def _left(files: Sequence[_File], dataset: str) -> Iterator[pa.Table]:
