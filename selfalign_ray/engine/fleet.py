@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from selfalign_ray.engine.base import EngineDiedError, EngineKilledError, Generation, Prompt
@@ -34,21 +35,29 @@ class _Member:
     mistake: UserError | None = None  # for which it does not load
 
 
+def _member(name: str) -> _Member:
+    try:
+        return _Member(ray.get_actor(name))
+    except ValueError as error:
+        return _Member(None, is_gone=True, last_error=str(error))
+
+
 class Fleet:
     """The Engine that the hops see. All of it runs on one event loop."""
 
-    def __init__(self, engines: Sequence[Any], *, model: str, rows_in_flight: int) -> None:
+    def __init__(self, engines: Sequence[str], *, model: str, rows_in_flight: int) -> None:
         """Prepares to ask the engines.
 
         Args:
-            engines: handles of actors with `load` and `generate` as EngineActor has them.
+            engines: names of actors with `load` and `generate` as EngineActor has them; one that
+                Ray has forgotten has died as often as it may.
             model: that they run.
             rows_in_flight: prompts that one engine has at most, so that the first one up leaves
                 work to those that still load.
         """
         self.model = model
         self._most = rows_in_flight
-        self._members = [_Member(engine) for engine in engines]
+        self._members = [_member(name) for name in engines]
         self._changed = asyncio.Condition()
         self._suspects = asyncio.Semaphore(_SUSPECTS_AT_ONCE)
         self._calls: set[asyncio.Task[None]] = set()
@@ -63,7 +72,8 @@ class Fleet:
         """
         if not self._calls:
             for member in self._members:
-                self._call(member)
+                if not member.is_gone:
+                    self._call(member)
         deaths = 0
         while True:
             async with self._suspects if deaths else contextlib.nullcontext():

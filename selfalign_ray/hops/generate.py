@@ -229,8 +229,7 @@ class _RowsActor:
         work: Callable[[Engine], Callable[[Row], Awaitable[Row]]],
         gives: pa.Schema,
     ) -> None:
-        handles = [ray.get_actor(name) for name in engines]
-        self._work = work(Fleet(handles, model=model, rows_in_flight=rows_in_flight))
+        self._work = work(Fleet(engines, model=model, rows_in_flight=rows_in_flight))
         self._gives = gives
         self._in_flight = 0
         self._loop = asyncio.new_event_loop()

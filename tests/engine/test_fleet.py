@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
 from collections import Counter
 from pathlib import Path
 
@@ -58,13 +59,17 @@ class FragileEngine:
 
 
 def start(count, *, max_restarts=10, load_error=None):
-    actor = ray.remote(FragileEngine).options(num_cpus=0, max_restarts=max_restarts)
-    return [actor.remote(load_error) for _ in range(count)]
+    actor = ray.remote(FragileEngine)
+    names = [uuid.uuid4().hex for _ in range(count)]
+    return {
+        name: actor.options(name=name, num_cpus=0, max_restarts=max_restarts).remote(load_error)
+        for name in names
+    }
 
 
 def ask_on(engines, *texts):
     async def run():
-        fleet = Fleet(engines, model="m", rows_in_flight=20)
+        fleet = Fleet(list(engines), model="m", rows_in_flight=20)
         prompts = [
             Prompt(row={}, hop="h", text=text, prefix="", sampling=SAMPLING, seed=0, priority=0)
             for text in texts
@@ -79,7 +84,7 @@ def ask(engines, *texts):
     try:
         return ask_on(engines, *texts)
     finally:
-        for engine in engines:
+        for engine in engines.values():
             ray.kill(engine)
 
 
@@ -87,9 +92,9 @@ def ask(engines, *texts):
 def two(ray_local):
     """Engines that no test lets die."""
     engines = start(2)
-    ray.get([engine.load.remote() for engine in engines])
+    ray.get([engine.load.remote() for engine in engines.values()])
     yield engines
-    for engine in engines:
+    for engine in engines.values():
         ray.kill(engine)
 
 
@@ -124,7 +129,7 @@ def test_the_only_engine_is_waited_for_while_it_restarts(ray_local, tmp_path):
 
 
 def test_a_refusal_is_the_prompt_s_alone(two):
-    refused, made = ask_on(two[:1], "refuse me", "x")
+    refused, made = ask_on(list(two)[:1], "refuse me", "x")
     assert isinstance(refused, PromptRefusedError)
     assert str(refused) == "not this one"
     assert isinstance(made, Generation)
@@ -138,7 +143,15 @@ def test_when_no_engine_is_left_every_prompt_is_told_why(ray_local):
     assert "no memory at all" in str(told[0])
 
 
+def test_an_engine_that_was_gone_before_is_done_without(two):
+    (made,) = ask_on(["forgotten", *two], "x")
+    assert isinstance(made, Generation)
+    (told,) = ask_on(["forgotten"], "x")
+    assert isinstance(told, EngineDiedError)
+    assert "'forgotten'" in str(told)
+
+
 def test_a_user_s_mistake_arrives_as_itself(two):
     mistake = UserError("model.x: set it to y")
-    for told in (ask_on(two[:1], "mistake"), ask(start(2, load_error=mistake), "x")):
+    for told in (ask_on(list(two)[:1], "mistake"), ask(start(2, load_error=mistake), "x")):
         assert [(type(error), str(error)) for error in told] == [(UserError, str(mistake))]
