@@ -409,7 +409,7 @@ def main() -> None:
         "targets": targets,
         "missed": missed,
         "figures": out.values,
-        "options": {key: str(value) for key, value in vars(options).items() if key != "folder"},
+        "options": {k: str(v) for k, v in vars(options).items() if k not in ("folder", "results")},
         "config": {
             name: dataclasses.asdict(getattr(cfg, name)) for name in ("model", "engine", "recipe")
         },
