@@ -109,8 +109,8 @@ class Figures:
 
 def is_standin(cfg: RunConfig, figures: Figures) -> bool:
     """Whether the stand-in engine wrote or judged any row."""
-    kinds = {engine.kind for _, engine in pools_of(cfg).values()}
-    return STANDIN in kinds or STANDIN in figures.models
+    asked = {engine.kind for _, engine in pools_of(cfg).values()} if figures.hops else set()
+    return STANDIN in asked or STANDIN in figures.models
 
 
 def take_figures(stages: Sequence[SavedStage]) -> Figures:

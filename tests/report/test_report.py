@@ -83,6 +83,11 @@ def test_a_stand_in_is_no_result(make: Callable[..., Summary]) -> None:
     assert "> **STAND-IN ENGINE: NOT A RESULT.**" in summary.report.read_text()
 
 
+def test_what_no_engine_was_asked_for_is_no_stand_in_s(make: Callable[..., Summary]) -> None:
+    without = dict.fromkeys(["responses", "metrics", "duplicates"])
+    assert not make(["engine=standin", "stages.until=seeds"], **without).standin
+
+
 def test_rows_of_a_stand_in_are_no_result_either(make: Callable[..., Summary]) -> None:
     rows = stages_of_a_run()["responses"][2]
     rows[0]["model"] = "standin"
