@@ -82,6 +82,16 @@ def load_average() -> float:
     return round(os.getloadavg()[0], 2)
 
 
+def processor() -> str:
+    """What the cores are: by its vector units one host prefills three times as fast as another."""
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    said = {name.strip(): value.strip() for name, _, value in lines}
+    flags = said.get("flags", "").split()
+    widest = next((flag for flag in ("avx512f", "avx2") if flag in flags), None)
+    parts = [platform.machine(), said.get("model name"), widest]
+    return " ".join(part for part in parts if part)
+
+
 def tell(
     result: dict[str, Any],
     *,
@@ -93,7 +103,7 @@ def tell(
     """Prints a result with the machine and the versions as one line, and writes it to the file."""
     devices = f", {gpus:g} GPUs" if gpus else ""
     result = result | {
-        "machine": f"{os.cpu_count()} x {platform.machine()}, Linux {platform.release()}{devices}",
+        "machine": f"{os.cpu_count()} x {processor()}, Linux {platform.release()}{devices}",
         "load_before_and_after": [load_before, load_average()],
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
