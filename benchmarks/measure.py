@@ -83,7 +83,7 @@ def load_average() -> float:
 
 
 def processor() -> str:
-    """What the cores are: by its vector units one host prefills three times as fast as another."""
+    """What the cores are, with the widest of their vector units: a model's speed depends on it."""
     lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
     said = {name.strip(): value.strip() for name, _, value in lines}
     flags = said.get("flags", "").split()
