@@ -48,6 +48,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._counts: Figures = {}
         self._gauges: Figures = {}
+        self._unsent_gauges: Figures = {}  # of those, what no tally has been told
         self._lines: deque[Line] = deque(maxlen=LINES_KEPT)
         self._fresh = threading.Event()
         self._sending = threading.Lock()  # one sending at a time
@@ -68,12 +69,14 @@ class Outbox:
         if self._open():
             with self._lock:
                 self._gauges.setdefault(stage, {}).update(values)
+                self._unsent_gauges.setdefault(stage, {}).update(values)
             self._fresh.set()
 
     def replace_gauges(self, stage: str, values: Mapping[str, float]) -> None:
         if self._open():
             with self._lock:
                 self._gauges[stage] = dict(values)
+                self._unsent_gauges[stage] = dict(values)
 
     def line(self, line: Line) -> None:
         if self._open():
@@ -99,7 +102,7 @@ class Outbox:
                 self._deliver(counts, lines)  # to the tally of the run that came after
 
     def _deliver(self, counts: Figures, lines: list[Line]) -> bool:
-        """False where the tally was stopped; it is forgotten then, with this process's gauges."""
+        """False where the tally was stopped; it is forgotten then, with the gauges it was told."""
         tally = self._find()
         if tally is None:
             return True
@@ -107,6 +110,7 @@ class Outbox:
 
         with self._lock:
             gauges = {stage: dict(values) for stage, values in self._gauges.items()}
+            unsent, self._unsent_gauges = self._unsent_gauges, {}
         try:
             # A future and not ray.get, which would lend this worker's CPU to another task.
             sent: Future[bool] = tally.add.remote(
@@ -118,7 +122,9 @@ class Outbox:
             self.tally, self._next_lookup = None, 0.0
             self.stopping = False
             with self._lock:
-                self._gauges = {}
+                for stage, values in self._unsent_gauges.items():
+                    unsent.setdefault(stage, {}).update(values)
+                self._gauges, self._unsent_gauges = unsent, {}
             return False
         except Exception:  # noqa: BLE001 - whatever befalls the tally, the work goes on
             log.debug("a tally did not answer", exc_info=True)
@@ -129,7 +135,7 @@ class Outbox:
         with self._sending, self._lock:
             self.tally = None
             self.stop = self.stopping = False
-            self._counts, self._gauges = {}, {}
+            self._counts, self._gauges, self._unsent_gauges = {}, {}, {}
             self._lines.clear()
 
     def is_stale(self) -> bool:

@@ -132,7 +132,7 @@ def test_every_workers_counts_arrive(running_tally: None) -> None:
     tally.count("concepts", prompts=7)
     assert until("concepts", "prompts", 807) == 807
     assert tally.snapshot()["concepts"]["seconds"] == 400
-    assert tally.snapshot()["concepts"]["rows_in_flight"] >= 2
+    assert until("concepts", "rows_in_flight", 2) >= 2
 
 
 @pytest.mark.ray
@@ -149,6 +149,26 @@ def test_a_second_tally_begins_at_zero_and_workers_find_it(running_tally: None) 
     assert tally.snapshot() == {}
     ray.get([work.remote() for _ in range(4)])
     assert until("read", "files", 4) == 4
+
+
+@pytest.mark.ray
+def test_the_next_tally_has_what_holds_now_and_not_what_held_in_the_run_before(
+    running_tally: None,
+) -> None:
+    class Worker:
+        def hold(self, **values: float) -> None:
+            tally.gauge("concepts", **values)
+            tally.flush()
+
+    worker = ray.remote(Worker).options(num_cpus=0).remote()
+    ray.get(worker.hold.remote(rows_in_flight=5))
+    assert tally.snapshot() == {"concepts": {"rows_in_flight": 5}}
+    tally.start_tally()
+    ray.get(worker.hold.remote(sequences=3))  # its handle is still the last tally's
+    try:
+        assert tally.snapshot() == {"concepts": {"sequences": 3}}
+    finally:
+        ray.kill(worker)
 
 
 @pytest.mark.ray
