@@ -258,6 +258,29 @@ def remove(path: Place) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing(path: Path, writer: str = "") -> Iterator[IO[bytes]]:
+    """A file to write, which is at `path` once it is whole and on the disk.
+
+    Where the writing fails, `path` is what it was and nothing is left of it.
+
+    Args:
+        path: of a file or of none.
+        writer: tells those apart who may write the same file at once.
+    """
+    part = path.with_name(f".{path.name}{writer and f'.{writer}'}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
 def copy(path: Place, target: Place) -> None:
     """Copies a file: by a hard link or within the store, where that can be."""
     if isinstance(path, Path) and isinstance(target, Path):

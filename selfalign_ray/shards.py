@@ -6,7 +6,6 @@ A shard is written beside its place and renamed, or put into a store in one requ
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -23,7 +22,7 @@ from ray.data.datasource import Datasink
 
 from selfalign_ray.errors import UserError
 from selfalign_ray.keys import ROW_ID, keys_of
-from selfalign_ray.places import Place, at_once, parquet, remove, shards_of
+from selfalign_ray.places import Place, at_once, parquet, remove, replacing, shards_of
 
 log = logging.getLogger(__name__)
 
@@ -149,16 +148,8 @@ def write_table(path: Place, tables: Iterable[pa.Table], schema: pa.Schema) -> N
         _write_to(whole, tables, schema)
         path.write_bytes(whole.getvalue().to_pybytes())
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            _write_to(file, tables, schema)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    with replacing(path, str(os.getpid())) as file:
+        _write_to(file, tables, schema)
 
 
 def _write_to(file: Any, tables: Iterable[pa.Table], schema: pa.Schema) -> None:

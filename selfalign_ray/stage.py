@@ -12,7 +12,6 @@ import datetime as dt
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ from ray.data.expressions import col
 from selfalign_ray.config import RunConfig
 from selfalign_ray.errors import UserError
 from selfalign_ray.hops.config import HOP_NAMES
-from selfalign_ray.places import Place, at, batches_at, make, remove, shards_of, stored
+from selfalign_ray.places import Place, at, batches_at, make, remove, replacing, shards_of, stored
 from selfalign_ray.shards import ShardSink, write_table
 from selfalign_ray.watch.metrics import ROWS
 from selfalign_ray.watch.tally import count
@@ -201,12 +200,8 @@ def write_whole(path: Place, content: str | bytes) -> None:
         path.write_bytes(data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
+    with replacing(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def now() -> str:

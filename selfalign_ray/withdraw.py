@@ -32,6 +32,7 @@ from selfalign_ray.places import (
     local_dir,
     parquet,
     place_of,
+    replacing,
     shards_of,
     stored,
 )
@@ -294,10 +295,8 @@ def _take_rows(path: Place, gone: Withdrawn, *, dry_run: bool) -> int:
 def _take_lines(path: Path, gone: Withdrawn, *, dry_run: bool) -> int:
     number = sum(bool(kinds_of(row, gone)) for row, _ in _lines(path))
     if number and not dry_run:
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
+        with replacing(path) as file:
             file.writelines(line for row, line in _lines(path) if not kinds_of(row, gone))
-        part.replace(path)
     return number
 
 

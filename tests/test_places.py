@@ -28,6 +28,7 @@ from selfalign_ray.places import (
     local_dir,
     place_of,
     remove,
+    replacing,
     shards_of,
     shown,
     stored,
@@ -216,3 +217,37 @@ def test_an_overload_that_passes_is_waited_for(store):
 def test_other_errors_are_none_of_the_store(store, error):
     assert fault_of([error], place_of("s3://runs/root")) is None
     assert fault_of([PermissionError("Forbidden")], Path("/runs")) is None
+
+
+def test_a_file_is_replaced_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_a_file_that_could_not_be_written_nothing_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(b"old")
+
+    def fill() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fill()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file_have_a_part_each(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    with replacing(path, "1") as one, replacing(path, "2") as two:
+        one.write(b"one")
+        two.write(b"two")
+    assert path.read_bytes() == b"one", "who ends last"
+    assert list(tmp_path.iterdir()) == [path]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import heapq
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
+
+from selfalign_ray.places import replacing
 
 Key = tuple[str, int]
 
@@ -50,15 +51,8 @@ class SortedLines:
     def _write(self) -> None:
         self._rows.sort()
         runs = [iter(self._rows), *(_spilled(run) for run in self._runs)]
-        part = self._path.with_name(f".{self._path.name}.part")
-        try:
-            with part.open("wb") as file:
-                file.writelines(line for _, line in heapq.merge(*runs))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(self._path) as file:
+            file.writelines(line for _, line in heapq.merge(*runs))
 
     def _spill(self) -> None:
         temporary = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115  the stack does
