@@ -117,6 +117,8 @@ def adopted(row: Row, stage: Stage, source: str, heading: str | None) -> Row:
     if heading is None and isinstance(row.get("tests"), str):  # the recipe has them apart
         row = {"independent_tests": row["tests"], **row}
     known = {field.name: row.get(field.name) for field in stage.gives}
+    if "hops" in known:
+        known["hops"] = None  # what they cost elsewhere is no cost of this run
     if "seed" in stage.needs:
         known["seed"] = known.get("seed") or row.get("snippet") or row.get("code")
     concepts = row.get("concepts")

@@ -55,6 +55,14 @@ def test_samples_that_are_there_are_left_as_they_are(execution):
     assert row["samples"] == there
 
 
+def test_what_hops_cost_elsewhere_is_no_cost_of_this_run(execution):
+    cost = {"hop": "responses", "prompt_tokens": 100, "output_tokens": 50}
+    row = {"instruction": "i", "samples": [{"text": WHOLE}], "hops": [cost], "model": "theirs"}
+    made = adopted(row, execution, "made.parquet", None)
+    assert made["hops"] is None
+    assert made["model"] == "theirs"
+
+
 @pytest.mark.ray
 @pytest.mark.sandbox
 def test_a_data_set_of_ours_is_executed_anew_as_it_is(ray_local, run_config, tmp_path):

@@ -61,10 +61,7 @@ def work_seconds(stage: SavedStage) -> float:
 
 
 def hop_figures(stages: Sequence[SavedStage]) -> tuple[dict[str, HopFigures], Counter[str]]:
-    """By hop, judges among them, what it cost; and how many rows each model wrote.
-
-    Rows that were made elsewhere may say what earlier hops cost there: no cost of this run.
-    """
+    """By hop, judges among them, what it cost; and how many rows each model wrote."""
     found = {}
     for hop in HOP_NAMES:
         running = [stage for stage in stages if hop in map(hop_of, stage.group)]
