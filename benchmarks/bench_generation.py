@@ -83,7 +83,7 @@ PAPER = [
 RANDOM = [f"recipe.hops.{hop}.shot_sets=null" for hop in HOPS]
 GPU_TARGETS = TARGETS | {"ratio_bare": 0.95}
 _SEED_BITS = 48  # as the hops draw their seeds
-_CONCEPTS_ROWS = 48  # in a measurement of S->C at the least: conf/experiment/embedded.yaml
+_CONCEPTS_ROWS = 48  # at the least: conf/experiment/embedded.yaml
 _FUNCTIONS = 30  # of the installed packages, for each that makes a seed
 
 Row = dict[str, Any]
@@ -98,7 +98,7 @@ def config(options: argparse.Namespace, *overrides: str) -> RunConfig:
         f"model.id={options.model}",
         f"model.load_format={options.load_format}",
         f"model.max_model_len={options.max_model_len}",
-        f"engine.rows_in_flight={max(options.rows, _CONCEPTS_ROWS)}",
+        f"engine.rows_in_flight={concepts_rows(options)}",
         f"engine.max_num_seqs={options.max_num_seqs}",
         f"engine.gpu_memory_utilization={options.gpu_memory}",
         f"source.limit={_FUNCTIONS * seeds_for(options)}",
@@ -109,9 +109,14 @@ def config(options: argparse.Namespace, *overrides: str) -> RunConfig:
         return typed(compose("run", overrides=[*given, *overrides, *options.overrides]))
 
 
+def concepts_rows(options: argparse.Namespace) -> int:
+    """Functions in a measurement of S->C."""
+    return max(options.rows, _CONCEPTS_ROWS)
+
+
 def seeds_for(options: argparse.Namespace) -> int:
     """Functions of all measurements and of those before them, which warm the engine."""
-    rows: int = options.rows + max(options.rows, _CONCEPTS_ROWS)
+    rows: int = options.rows + concepts_rows(options)
     return rows * (options.repeats + 1)
 
 
@@ -362,7 +367,7 @@ def measure(options: argparse.Namespace, out: Figures) -> RunConfig:
     for_hops = options.rows * (options.repeats + 1)
     first, *batches = batched(rows[:for_hops], options.rows)
     # Others: a cache may still hold what an earlier part asked.
-    first_concepts, *concepts = batched(rows[for_hops:], max(options.rows, _CONCEPTS_ROWS))
+    first_concepts, *concepts = batched(rows[for_hops:], concepts_rows(options))
     began = time.monotonic()
     engines_for(opening_for(cfg, "concepts"))
     out.note("load_pipeline", time.monotonic() - began)
@@ -382,7 +387,7 @@ def measure(options: argparse.Namespace, out: Figures) -> RunConfig:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rows", type=int, default=16, help="functions at once")
+    parser.add_argument("--rows", type=int, default=16, help="functions at once; S->C: 48 or more")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--model", default="embedded", help="embedded, a folder or a hub id")
